@@ -1,0 +1,32 @@
+"""jaxvision: the whole of computer vision in one pure-JAX library."""
+
+from typing import Any
+
+__version__ = "0.1.0"
+
+__all__ = ["Inferencer", "create_model", "list_models"]
+
+
+def list_models(pattern: str = "*") -> tuple[str, ...]:
+    """Names of the registered models that match a shell pattern: `list_models("resnet*")`."""
+    from jaxvision import registry
+
+    return registry.names("model", pattern)
+
+
+def create_model(name: str, **arguments: Any) -> Any:
+    """The `flax.linen.Module` of a registered model: `create_model("resnet50", num_classes=1000)`.
+
+    A part can be replaced by name, or changed by a dict: `create_model("resnet50", backbone=dict(norm="gn"), ...)`.
+    """
+    from jaxvision.config import build
+
+    return build("model", {"name": name, **arguments})
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Inferencer":
+        from jaxvision.inference import Inferencer
+
+        return Inferencer
+    raise AttributeError(f"module 'jaxvision' has no attribute {name!r}")

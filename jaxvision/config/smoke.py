@@ -1,0 +1,65 @@
+"""The tiny form of every config: a few synthetic images, a narrow model, two steps."""
+
+from typing import Any
+
+from jaxvision import registry
+from jaxvision.config.node import COMMAND_LINE, SMOKE, Leaf, Many, Origin, Tree, to_tree
+
+BATCH_SIZE = 16  # two images, so that batch norm has a variance, for each of the eight devices that tests simulate
+LARGEST_IMAGE = 32
+SMALLEST_IMAGE = 16  # below, the synthetic source cannot tell ten classes apart
+LARGEST_NUM_CLASSES = 100  # nor more than some two hundred at the largest
+
+
+def smoke(tree: Tree) -> Tree:
+    """A completed tree in its tiny form; what the command line set stays."""
+    origin = Origin.now(SMOKE, "smoke")
+    model, data = tree["model"], tree["data"]
+    num_classes = model["num_classes"].plain if isinstance(model.get("num_classes"), Leaf) else None
+    if isinstance(num_classes, int) and num_classes > LARGEST_NUM_CLASSES:
+        model = _put(model, origin, num_classes=LARGEST_NUM_CLASSES)
+    size = tuple(min(max(side, SMALLEST_IMAGE), LARGEST_IMAGE) for side in data["image_size"].plain)
+    data = _put(data, origin, batch_size=BATCH_SIZE, eval_batch_size=None, image_size=size)
+    source = _slot("source", data["source"], origin)
+    if source["name"].plain == "synthetic":
+        multi_label = tree["task"].get("multi_label")
+        like = {"num_classes": min(num_classes, LARGEST_NUM_CLASSES)} if isinstance(num_classes, int) else {}
+        source = _put(source, origin, **like, **({"multi_label": multi_label.plain} if multi_label else {}))
+    slots = {
+        "task": _slot("task", tree["task"], origin),
+        "model": _slot("model", model, origin),
+        "data": data | {"source": source},
+        "schedule": _put(tree["schedule"], origin, steps=2, warmup=0.0, accumulate=1),
+        "evaluation": _put(tree["evaluation"], origin, every_epochs=1.0),
+        "checkpoint": _put(tree["checkpoint"], origin, every_epochs=1.0),
+        "log": _put(tree["log"], origin, every_steps=1),
+    }
+    return _put(tree | slots, origin, pretrained=None)
+
+
+def _put(tree: Tree, origin: Origin, **values: Any) -> Tree:
+    kept = {key for key in values if _by_command_line(tree.get(key))}
+    return tree | {key: to_tree(value, origin) for key, value in values.items() if key not in kept}
+
+
+def _slot(kind: str, tree: Tree, origin: Origin) -> Tree:
+    """The tiny form of a registered constructor and of those in its slots, by the `smoke` arguments of their rows."""
+    entry = registry.lookup(kind, tree["name"].plain)
+    other = entry.smoke.get("name")
+    if other is not None and other != entry.name and not _by_command_line(tree["name"]):
+        entry = registry.lookup(kind, other)
+        tree = {"name": Leaf(other, origin)}
+    tree = _put(tree, origin, **{key: value for key, value in entry.smoke.items() if key != "name"})
+    for key, value in tree.items():
+        if key in registry.KINDS and isinstance(value, dict) and "name" in value:
+            tree = tree | {key: _slot(key, value, origin)}
+        elif key in registry.KINDS and isinstance(value, Many):
+            items = tuple(_slot(key, item, origin) if isinstance(item, dict) else item for item in value.items)
+            tree = tree | {key: Many(items, value.origin, value.type)}
+    return tree
+
+
+def _by_command_line(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_by_command_line, value.values()))
+    return value is not None and value.origin.rank == COMMAND_LINE
