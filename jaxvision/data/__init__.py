@@ -1,0 +1,1 @@
+"""Sources, host transforms and batching; the only folder that imports TensorFlow, and that lazily."""
