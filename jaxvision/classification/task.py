@@ -1,0 +1,248 @@
+"""Image classification as a task: its losses, its predictions, its metrics and its pictures.
+
+The model is any flax module whose `apply(variables, images, train=...)` returns logits `[B, num_classes]` and that has
+a field `num_classes`. A batch holds `image` `[B, H, W, C]` (float, after the transforms), `label` (int `[B]`, or float
+`[B, num_classes]` of 0 and 1 with `multi_label`) and `valid` `[B]`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray, UInt8
+
+from jaxvision import losses, registry
+from jaxvision.classification.metrics import (
+    Accuracy,
+    ClassScores,
+    ConfusionMatrix,
+    MeanLoss,
+    MultiLabelMAP,
+    topk_hits,
+)
+from jaxvision.engine.task import Aux, Batch, Context, PyTree, Task
+
+CRITERIA = ("cross_entropy", "binary_cross_entropy", "focal")
+CONFUSION_UP_TO = 1000
+"""Classes up to which the whole confusion matrix is kept; for more, precision and recall come from counts per class."""
+SHOWN = 5
+"""Classes named in pictures, JSON and summaries."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassificationTask(Task):
+    """Classification with one label per image, or several.
+
+    Attributes:
+      model: see the top of this file.
+      criterion: `cross_entropy`; `binary_cross_entropy`, the mean over classes of one-against-the-rest losses; `focal`,
+        the sigmoid focal loss (Lin et al. 2017), summed over classes and divided by the number of positives.
+      label_smoothing: share of the target spread over all classes, of `cross_entropy`.
+      class_weights: factor of each class; `cross_entropy` is divided by the weights of the true classes, as in torch.
+      alpha: weight of positives against negatives, of `focal` (paper: 0.25).
+      gamma: focusing exponent, of `focal` (paper: 2).
+      multi_label: whether an image has any number of labels.
+      topk: accuracies; those that a model of so few classes cannot miss (k >= num_classes) are left out.
+      class_names: by label; without them classes are numbered.
+    """
+
+    model: nn.Module
+    criterion: str = "cross_entropy"
+    label_smoothing: float = 0.0
+    class_weights: tuple[float, ...] | None = None
+    alpha: float = 0.25
+    gamma: float = 2.0
+    multi_label: bool = False
+    topk: tuple[int, ...] = (1, 5)
+    class_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.criterion not in CRITERIA:
+            raise ValueError(f"unknown criterion {self.criterion!r}: {registry.hint(self.criterion, CRITERIA)}")
+        if self.multi_label and self.criterion == "cross_entropy":
+            raise ValueError("multi_label needs criterion='binary_cross_entropy' or 'focal': softmax allows one label")
+        if self.label_smoothing and self.criterion != "cross_entropy":
+            raise ValueError(f"label_smoothing={self.label_smoothing} has no meaning with criterion={self.criterion!r}")
+        for name in ("class_weights", "class_names"):
+            values = getattr(self, name)
+            if values and len(values) != self.num_classes:
+                raise ValueError(f"{len(values)} {name} for a model of {self.num_classes} classes")
+        if not self.topk or min(self.topk) < 1:
+            raise ValueError(f"topk={self.topk}: expected at least one number, each 1 or more")
+
+    @property
+    def num_classes(self) -> int:
+        """Number of logits of the model."""
+        return self.model.num_classes
+
+    def init(self, rng: PRNGKeyArray, batch: Batch) -> dict[str, PyTree]:
+        return dict(self.model.init(rng, _images(batch)[:1], train=False))
+
+    def loss(self, params: PyTree, collections: Mapping[str, PyTree], batch: Batch, ctx: Context) -> tuple[Array, Aux]:
+        variables = {"params": params, **collections}
+        rngs = None if ctx.rng is None else {"dropout": ctx.rng}
+        logits, updated = self.model.apply(
+            variables, ctx.cast(_images(batch)), train=ctx.train, mutable=list(collections), rngs=rngs
+        )
+        logits = logits.astype(jnp.float32)
+        valid = batch["valid"]
+        values, weights = self.sample_losses(logits, batch["label"])
+        total = jnp.sum(jnp.where(valid, values, 0.0))
+        count = jnp.sum(jnp.where(valid, weights, 0.0))
+        mean_count = ctx.mean(count)
+        loss = total / jnp.where(mean_count > 0, mean_count, 1.0)
+        metrics = {"loss": (total, count), **self._hits(logits, batch["label"], valid)}
+        return loss, Aux(metrics=jax.lax.stop_gradient(metrics), collections=dict(updated))
+
+    def predict(
+        self, variables: Mapping[str, PyTree], batch: Batch, ctx: Context, carry: PyTree = None
+    ) -> tuple[dict[str, Array], PyTree]:
+        """`scores` `[B, C]` (softmax or, with the other criteria, sigmoid), `label` `[B]` int32, `logits` `[B, C]`."""
+        outputs: Any = self.model.apply(variables, ctx.cast(_images(batch)), train=False)
+        logits = outputs.astype(jnp.float32)
+        scores = jax.nn.softmax(logits) if self.criterion == "cross_entropy" else jax.nn.sigmoid(logits)
+        # The label is that of the logits: scores of very sure models are rounded to ties.
+        label = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+        return {"scores": scores, "label": label, "logits": logits}, carry
+
+    def sample_losses(
+        self, logits: Float[Array, "b c"], labels: Array
+    ) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
+        """Loss of each sample, and the weight with which it counts in the denominator of a mean."""
+        self._check_labels(logits, labels)
+        weights = None if self.class_weights is None else jnp.asarray(self.class_weights, jnp.float32)
+        if self.criterion == "cross_entropy":
+            values = losses.cross_entropy(logits, labels, label_smoothing=self.label_smoothing, class_weights=weights)
+            return values, jnp.ones_like(values) if weights is None else weights[labels]
+        targets = labels if self.multi_label else jax.nn.one_hot(labels, self.num_classes, dtype=jnp.float32)
+        if self.criterion == "focal":
+            elements = losses.focal(logits, targets, alpha=self.alpha, gamma=self.gamma)
+        else:
+            elements = losses.binary_cross_entropy(logits, targets)
+        if weights is not None:
+            elements *= weights[None]
+        if self.criterion == "focal":
+            return jnp.sum(elements, axis=-1), jnp.sum(targets, axis=-1)
+        values = jnp.mean(elements, axis=-1)
+        return values, jnp.ones_like(values)
+
+    def metrics(self) -> dict[str, Any]:
+        loss = MeanLoss(self.sample_losses)
+        if self.multi_label:
+            return {"loss": loss, "classes": ClassScores(self.num_classes), "map": MultiLabelMAP()}
+        classes = ConfusionMatrix if self.num_classes <= CONFUSION_UP_TO else ClassScores
+        return {"loss": loss, "accuracy": Accuracy(self._topk), "classes": classes(self.num_classes)}
+
+    def draw(self, sample: Mapping[str, Any], prediction: Mapping[str, Any]) -> UInt8[np.ndarray, "h w 3"]:
+        """The image beside the best classes; `sample` has `image` `[H, W, C]` and, where it is known, `label`."""
+        from jaxvision.visualization.classification import draw_classification
+
+        scores = np.asarray(prediction["scores"])
+        return draw_classification(sample["image"], scores, self.class_names, sample.get("label"), count=SHOWN)
+
+    def to_json(self, sample: Mapping[str, Any], prediction: Mapping[str, Any]) -> dict[str, Any]:
+        """`class`, `label` and `score` of the best class, `top5` with the same of the best five.
+
+        With `multi_label` also `classes`: the names of those that score above one half.
+        """
+        scores = np.asarray(prediction["scores"])
+        best = int(prediction["label"])
+        # A stable order of equal scores, with the predicted label first.
+        order = sorted(range(len(scores)), key=lambda i: (i != best, -scores[i], i))
+        top = [{"class": self._name(i), "label": i, "score": float(scores[i])} for i in order[:SHOWN]]
+        result = {**top[0], f"top{SHOWN}": top}
+        if self.multi_label:
+            result["classes"] = [self._name(i) for i in order if scores[i] > 0.5]
+        return result
+
+    def plots(self, results: Mapping[str, Any]) -> dict[str, Callable[[Any], None]]:
+        if "confusion_matrix" not in results:
+            return {}
+
+        def confusion(path: Any) -> None:
+            from jaxvision.visualization.confusion import plot_confusion
+
+            plot_confusion(np.asarray(results["confusion_matrix"]), self.class_names, path)
+
+        return {"confusion_matrix.png": confusion}
+
+    def summary(self, results: Mapping[str, Any]) -> Sequence[str]:
+        return [line for line in (_reached(results), self._worst(results), self._confused(results)) if line]
+
+    @property
+    def _topk(self) -> tuple[int, ...]:
+        return tuple(k for k in dict.fromkeys(self.topk) if k < self.num_classes) or (1,)
+
+    def _hits(self, logits: Array, labels: Array, valid: Array) -> dict[str, tuple[Array, Array]]:
+        """Training accuracy as (sum, count): of samples, or with several labels of single decisions."""
+        count = jnp.sum(valid, dtype=jnp.float32)
+        if self.multi_label:
+            right = jnp.sum((logits > 0) == (labels > 0.5), axis=-1, dtype=jnp.float32)
+            return {"label_accuracy": (jnp.sum(jnp.where(valid, right, 0.0)), count * float(self.num_classes))}
+        hits = topk_hits(logits, labels, self._topk)
+        return {f"top{k}": (jnp.sum(hit & valid, dtype=jnp.float32), count) for k, hit in hits.items()}
+
+    def _check_labels(self, logits: Array, labels: Array) -> None:
+        if logits.shape[-1] != self.num_classes:
+            raise ValueError(f"the model returned {logits.shape[-1]} logits and says num_classes={self.num_classes}")
+        expected = logits.shape if self.multi_label else logits.shape[:1]
+        whole = jnp.issubdtype(labels.dtype, jnp.integer)
+        if labels.shape != expected or whole == self.multi_label:
+            kind = "float" if self.multi_label else "integer"
+            raise ValueError(
+                f"classification with multi_label={self.multi_label} expected {kind} labels {expected}, "
+                f"got {labels.dtype} {labels.shape}"
+            )
+
+    def _name(self, label: int) -> str:
+        return self.class_names[label] if self.class_names else str(label)
+
+    def _worst(self, results: Mapping[str, Any], count: int = 3) -> str:
+        if "f1_per_class" not in results:
+            return ""
+        f1, recall, precision = (np.asarray(results[f"{n}_per_class"]) for n in ("f1", "recall", "precision"))
+        matrix = results.get("confusion_matrix")
+        seen = np.flatnonzero(np.asarray(matrix).sum(axis=1) > 0) if matrix is not None else np.arange(len(f1))
+        worst = [int(i) for i in seen[np.argsort(f1[seen], kind="stable")] if f1[i] < 1][:count]
+        if not worst:
+            return ""
+        told = (
+            f"{self._name(i)} (F1 {f1[i]:.3f}, recall {recall[i]:.3f}, precision {precision[i]:.3f})" for i in worst
+        )
+        return "weakest classes: " + ", ".join(told)
+
+    def _confused(self, results: Mapping[str, Any], count: int = 3) -> str:
+        if "confusion_matrix" not in results:
+            return ""
+        matrix = np.asarray(results["confusion_matrix"])
+        wrong = np.where(np.eye(len(matrix), dtype=bool), 0, matrix)
+        pairs = []
+        for place in np.argsort(-wrong, axis=None, kind="stable")[:count]:
+            true, taken = divmod(int(place), len(matrix))
+            if wrong[true, taken]:
+                total = matrix[true].sum()
+                pairs.append(f"{self._name(true)} taken for {self._name(taken)} ({wrong[true, taken]} of {total})")
+        return "most confused: " + ", ".join(pairs) if pairs else ""
+
+
+def _images(batch: Batch) -> Float[Array, "b h w c"]:
+    image = batch["image"]
+    if not jnp.issubdtype(image.dtype, jnp.floating):
+        raise TypeError(
+            f"classification got {image.dtype} images, expected floating point: "
+            "add dict(name='normalize', ...) to data.eval_transforms"
+        )
+    return image
+
+
+def _reached(results: Mapping[str, Any]) -> str:
+    """The first line of a summary: what was reached, the telling numbers first."""
+    parts = [f"top-{name[3:]} {100 * results[name]:.2f}%" for name in results if name.startswith("top")]
+    named = {"map": "mAP", "label_accuracy": "label accuracy", "f1": "macro F1", "precision": "macro precision"}
+    parts += [f"{text} {results[name]:.4f}" for name, text in named.items() if name in results]
+    parts += [f"macro recall {results['recall']:.4f}"] if "recall" in results else []
+    return ", ".join([*parts, f"loss {results['loss']:.4f}"] if "loss" in results else parts)

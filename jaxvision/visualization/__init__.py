@@ -1,0 +1,1 @@
+"""Pictures of data, of predictions and of runs, drawn without a display or global state."""
