@@ -1,0 +1,42 @@
+"""Measures how fast a config trains on these devices, and what the engine adds to the bare step.
+
+python -m experiments.benchmark --config configs/classification/resnet50_synthetic.py --config.data.batch_size=8
+python -m experiments.benchmark --config configs/classification/lenet5_digits.py --input
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from jaxvision import config as jv_config
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0, or 2 for a mistake in the config or on the command line."""
+    rest, overrides = jv_config.split_overrides(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(
+        prog="benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--config", required=True, metavar="CONFIG", help="file.py[:arg] or a name")
+    parser.add_argument("--steps", type=int, default=50, help="steps per measurement; default: 50")
+    parser.add_argument("--rounds", type=int, default=5, help="pairs of measurements; default: 5")
+    parser.add_argument("--input", action="store_true", help="measure the input alone")
+    options = parser.parse_args(rest)
+    try:
+        config = jv_config.load(options.config, overrides)
+        from jaxvision.benchmark import Benchmark, InputSpeed, benchmark, measure_input
+
+        result: Benchmark | InputSpeed
+        if options.input:
+            result = measure_input(config, rounds=options.rounds)
+        else:
+            result = benchmark(config, steps=options.steps, rounds=options.rounds)
+        print("\n".join(result.lines()))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,215 @@
+"""From a config to an `Experiment`: the one place where data, task, optimizer and engine are put together."""
+
+import dataclasses
+import functools
+import os
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxvision import augment, errors, trees
+from jaxvision import config as configs
+from jaxvision.data.build import Data, build_data
+from jaxvision.engine import distributed
+from jaxvision.engine.evaluation import Evaluator
+from jaxvision.engine.optimizers import OptimizerBundle, make_optimizer
+from jaxvision.engine.parallel import SHARED, SPLIT, Parallel, check_batch_size, make_parallel
+from jaxvision.engine.state import Preprocess, TrainState, Transforms, create_state, transforms_for
+from jaxvision.engine.step import StepSettings, make_train_step
+from jaxvision.engine.task import Batch, Task
+
+DTYPES = {"float32": jnp.float32, "bf16": jnp.bfloat16}
+EVAL_BATCH_SIZE = "data.eval_batch_size (or data.batch_size)"
+VERSIONS = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """A config with everything that follows from it.
+
+    Attributes:
+      config: the completed config.
+      parallel: devices and map.
+      data: training and evaluation loaders.
+      task: what is trained.
+      steps_per_epoch: updates per pass over the training data.
+      total_steps: updates of the run.
+      bundle: the schedule's optimizer with its parameter table.
+      transforms: optimizer of each objective.
+      settings: of the train step.
+      example: a batch of this process's rows, as the loader makes them.
+    """
+
+    config: Any
+    parallel: Parallel
+    data: Data
+    task: Task
+    steps_per_epoch: int
+    total_steps: int
+    bundle: OptimizerBundle
+    transforms: Transforms
+    settings: StepSettings
+    example: Batch
+
+    def every(self, section: configs.Evaluation | configs.Checkpoint) -> int | None:
+        """A section's `every_steps`, or its `every_epochs` in steps; None where neither is set."""
+        if section.every_epochs is None:
+            return section.every_steps
+        return max(1, round(section.every_epochs * self.steps_per_epoch))
+
+    def epoch(self, step: int) -> float:
+        """Passes over the training data after `step` updates."""
+        return step / self.steps_per_epoch
+
+    def samples(self, step: int) -> np.ndarray:
+        """Indices of the training samples of the global batch of a step (1-based)."""
+        loader = dataclasses.replace(self.data.train, process_index=0, process_count=1)
+        return np.asarray(next(loader.train(step - 1))["index"])
+
+    def create(self) -> TrainState:
+        """A fresh, replicated state."""
+        return self.parallel.create(self._creator(), jax.random.key(self.config.seed), self.example)
+
+    def abstract_state(self) -> TrainState:
+        """Shapes, dtypes and sharding of the state."""
+        shapes = jax.eval_shape(self._creator(), jax.random.key(0), self.example)
+        sharding = self.parallel.sharding(SHARED)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)
+
+    def _creator(self) -> Callable[..., TrainState]:
+        frozen = {name for name, held in trees.flatten(self.bundle.frozen_mask).items() if held}
+        return functools.partial(
+            create_state,
+            task=self.task,
+            transforms=self.transforms,
+            frozen=frozen.__contains__,
+            ema=self.settings.ema is not None,
+            preprocess=self.settings.preprocess,
+        )
+
+    def train_step(self) -> Any:
+        """The mapped step; `.lower(state, batch).compile()` makes the program."""
+        step = make_train_step(self.task, self.transforms, self.settings)
+        return self.parallel.map(step, inputs=(SHARED, SPLIT), outputs=(SHARED, SHARED), donate=(0,))
+
+    def evaluator(self) -> Evaluator:
+        return Evaluator(
+            self.task,
+            self.parallel,
+            preprocess=build_preprocess(self.config, train=False),
+            dtype=self.settings.dtype,
+            total_steps=self.total_steps,
+        )
+
+
+def prepare(config: Any) -> Parallel:
+    """Makes the process ready: compilation cache, other processes, the user's imports, devices."""
+    set_compilation_cache()
+    distributed.initialize(config.parallel.heartbeat_timeout_seconds)
+    configs.import_extensions(config.imports)
+    with errors.setup():
+        devices = make_parallel("jit" if config.log.debug_nans else config.parallel.map, config.parallel.devices)
+    if config.log.debug_nans:
+        devices = dataclasses.replace(devices, devices=devices.devices[:1])
+    return devices
+
+
+def build(config: Any, devices: Parallel | None = None) -> Experiment:
+    """Builds everything that a config describes; nothing is trained and no file is written.
+
+    Raises:
+      SetupError: parts that contradict each other; the text names the keys.
+    """
+    devices = prepare(config) if devices is None else devices
+    schedule: configs.Schedule = configs.section(config, "schedule")
+    with errors.setup():
+        check_batch_size(config.data.batch_size, devices.shares, schedule.accumulate)
+        check_batch_size(config.data.eval_batch_size or config.data.batch_size, devices.shares, name=EVAL_BATCH_SIZE)
+        data = build_data(config.data, config.seed, jax.process_index(), jax.process_count())
+        task = build_task(config, class_names=data.class_names, num_classes=data.num_classes)
+    total_steps = schedule.steps or (schedule.epochs or 0) * data.train.steps_per_epoch
+    preprocess = build_preprocess(config, train=True)
+    example = data.train.example_batch()
+    params = jax.eval_shape(lambda key, batch: task.init(key, preprocess(batch, key)), jax.random.key(0), example)
+    with errors.setup():
+        bundle = make_optimizer(
+            schedule,
+            params["params"],
+            optimizer=configs.build("optimizer", schedule.optimizer),
+            learning_rate=configs.build("learning_rate", schedule.learning_rate),
+            total_steps=total_steps,
+            steps_per_epoch=data.train.steps_per_epoch,
+            batch_size=config.data.batch_size,
+        )
+    settings = StepSettings(
+        total_steps=total_steps,
+        accumulate=schedule.accumulate,
+        ema=schedule.ema,
+        dtype=DTYPES[config.precision],
+        preprocess=preprocess,
+        axis_name=devices.axis_name,
+        learning_rate=bundle.learning_rate,
+    )
+    return Experiment(
+        config=config,
+        parallel=devices,
+        data=data,
+        task=task,
+        steps_per_epoch=data.train.steps_per_epoch,
+        total_steps=total_steps,
+        bundle=bundle,
+        transforms=transforms_for(task.objectives, bundle.transform),
+        settings=settings,
+        example=example,
+    )
+
+
+def build_task(config: Any, *, class_names: tuple[str, ...], num_classes: int) -> Task:
+    """The config's task around its model; the classes of model and data must agree."""
+    model = configs.build("model", config.model)
+    given = getattr(model, "num_classes", num_classes)
+    if given != num_classes:
+        raise ValueError(
+            f"model.num_classes={given}, but the data have {num_classes} classes ({', '.join(class_names[:5])}, ...): "
+            f"set --config.model.num_classes={num_classes}"
+        )
+    return configs.build("task", config.task, model=model, class_names=tuple(class_names))
+
+
+def build_preprocess(config: Any, *, train: bool) -> Preprocess:
+    """The device transforms of the data section: augmentation (in training), then those of evaluation.
+
+    Pixels that none of them normalises are divided by 255, as float32.
+    """
+    names = ("augment", "eval_transforms") if train else ("eval_transforms",)
+    chosen = [configs.build("augment", spec) for name in names for spec in config.data[name]]
+    normalised = any(isinstance(transform, augment.Normalize) for transform in chosen)
+    return augment.pipeline(chosen if normalised else [*chosen, augment.Normalize()])
+
+
+def set_compilation_cache() -> None:
+    """Keeps compiled programs in the user's cache folder, unless JAX was told another place."""
+    if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
+        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        jax.config.update("jax_compilation_cache_dir", str(Path(home) / "jaxvision" / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def environment() -> dict[str, Any]:
+    """Versions and devices, for the workdir and for comparing hosts."""
+    from jaxvision import __version__
+
+    devices = jax.devices()
+    return {
+        "jaxvision": __version__,
+        "python": sys.version.split()[0],
+        **{name: metadata.version(name) for name in VERSIONS},
+        "devices": f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})",
+        "processes": jax.process_count(),
+    }
