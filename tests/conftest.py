@@ -1,0 +1,54 @@
+"""Every test runs with eight fake CPU devices and a persistent compilation cache."""
+
+import os
+from pathlib import Path
+
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / "jaxvision" / "tests"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import contextlib
+
+import jax
+import pytest
+
+
+@contextlib.contextmanager
+def strict():
+    """Implicit dtype and rank promotion raise: for our own models, ops, losses and metrics."""
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        yield
+
+
+@pytest.fixture
+def strict_promotion():
+    with strict():
+        yield
+
+
+@pytest.fixture
+def unoptimized():
+    """For programs that run once or twice: optimising them is half of their compilation."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def test_data(record_property) -> Path:
+    """The folder of real data sets and golden fixtures; the test is skipped where it is not set."""
+    root = os.environ.get("JAXVISION_TEST_DATA")
+    if not root:
+        pytest.skip("JAXVISION_TEST_DATA is not set")
+    record_property("real data", True)
+    return Path(root)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Says how many tests of real data and how many parity tests ran."""
+    passed = terminalreporter.stats.get("passed", [])
+    real = sum(("real data", True) in map(tuple, report.user_properties) for report in passed)
+    parity = sum(report.nodeid.startswith("tests/parity/") for report in passed)
+    terminalreporter.write_line(f"tests of real data that ran: {real}; parity tests that ran: {parity}")

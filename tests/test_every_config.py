@@ -1,0 +1,82 @@
+"""Every config file: its full-size train step as a program, and its smoke form trained, evaluated and used."""
+
+import importlib
+import json
+import pkgutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+import configs
+import jaxvision as jv
+from jaxvision import config as jv_config
+from jaxvision import experiment, training
+from jaxvision.engine.writers import read_records
+from tests.conftest import strict
+
+NAMES = jv_config.config_names()
+
+
+def test_no_config_file_is_left_out():
+    modules = [module.name for module in pkgutil.walk_packages(configs.__path__, "configs.") if not module.ispkg]
+    with_config = {name for name in modules if hasattr(importlib.import_module(name), "get_config")}
+    assert with_config - {"configs.common.base"} == {f"configs.{name.replace('/', '.')}" for name in NAMES}
+
+
+def full_size(name):
+    """The config, with images made from a seed in place of a data set whose files are not here."""
+    config = jv_config.load(name)
+    if config.data.source.name == "digits":
+        return config
+    changes = {"": "synthetic", ".num_examples": config.data.batch_size, ".num_classes": config.model.num_classes}
+    return jv_config.load(name, [(f"data.source{key}", str(value)) for key, value in changes.items()])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_full_size_train_step_keeps_the_state(name):
+    run = experiment.build(full_size(name))
+    state, batch = run.abstract_state(), run.parallel.abstract_batch(run.example)
+    with strict():
+        new, metrics = jax.eval_shape(run.train_step(), state, batch)
+    described = [jax.tree.map(lambda x: (x.shape, x.dtype), tree) for tree in (state, new)]
+    assert described[0] == described[1]
+    assert {x.dtype for x in jax.tree.leaves((state.params, state.collections))} == {jnp.dtype("float32")}
+    assert {"loss", "grad_norm", "learning_rate", "finite"} <= set(metrics)
+    assert all(x.shape == () and x.dtype == jnp.float32 for x in jax.tree.leaves(metrics))
+    rates = [float(run.bundle.learning_rate(step)) for step in (0, run.total_steps // 2, run.total_steps - 1)]
+    assert np.isfinite(rates).all() and max(rates) > 0 and run.total_steps > 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_smoke_form_trains_evaluates_and_predicts(name, tmp_path, unoptimized):
+    config, workdir = jv_config.load(f"{name}:smoke"), tmp_path / "run"
+    reached = training.train(config, workdir)
+    results = training.evaluate(config, workdir)
+    assert {k: v for k, v in results.items() if np.ndim(v) == 0} == pytest.approx(
+        {k: v for k, v in reached.items() if np.ndim(v) == 0}, nan_ok=True
+    )
+    files = {path.name for path in workdir.iterdir()} - {".lock"}
+    assert files >= {
+        *("config.json", "meta.json", "metrics.jsonl", "parameters.txt", "evaluation.json"),
+        *("curves.png", "checkpoints", "tensorboard"),
+    }
+    assert {path.name for path in (workdir / "checkpoints").iterdir()} == {"1", "2"}
+    assert list((workdir / "tensorboard").glob("events.*"))
+    assert jv_config.from_json((workdir / "config.json").read_text()) == config
+    assert len(json.loads((workdir / "meta.json").read_text())["class_names"]) == config.model.num_classes
+    records = read_records(workdir / "metrics.jsonl")
+    assert [(record["step"], record["kind"]) for record in records] == [
+        (step, kind) for step in (1, 2) for kind in ("train", "eval")
+    ]
+    assert all(np.isfinite(list(record["values"].values())).all() for record in records)
+
+    picture = tmp_path / "picture.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8)).save(picture)
+    result = jv.Inferencer(workdir, batch_size=1)(picture)
+    assert 0 < result.json["score"] <= 1 and 0 <= result.json["label"] < config.model.num_classes
+    result.save(tmp_path / "prediction.png")
+    with Image.open(tmp_path / "prediction.png") as drawn:
+        assert drawn.mode == "RGB"
