@@ -308,6 +308,7 @@ class Weights:
 
 
 def find_weights(checkpoint: str | int | os.PathLike[str] | None, workdir: epath.Path | None) -> Weights:
+    """Where the weights of `checkpoint` lie: see `load_model` for it; `workdir` is that of the run, if there is one."""
     step = checkpoint if isinstance(checkpoint, int) or checkpoint in (None, "best") else None
     if isinstance(checkpoint, str) and checkpoint.isdigit() and workdir is not None:
         step = int(checkpoint)

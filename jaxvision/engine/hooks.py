@@ -59,7 +59,7 @@ class Log:
     def __call__(self, step: int, state: TrainState, metrics: Metrics) -> None:
         self._waiting.append((step, metrics))
         if len(self._waiting) > RUN_AHEAD:
-            # Waits, but fetches nothing: on a CPU that would take the cores of the step that is running.
+            # Waits, but fetches nothing: the end of the window fetches all of it at once.
             jax.block_until_ready(next(iter(self._waiting[-1 - RUN_AHEAD][1].values())))
         started, waited, count = self._clock
         self._clock = (started, waited, count + 1)
