@@ -15,8 +15,8 @@ their means differ by at most 1.5 points, and the loss of the first step by at m
 
 Seen before these settings were fixed: a one-epoch PyTorch pilot of another seed at a peak of 0.025 (29.0%), and a first
 attempt at that peak, stopped when our training loss rose from step 30 on: its early losses of both sides and PyTorch's
-first epoch of seed 0 (26.7%), no top-1 of ours. The peak of 0.005 was then fixed without a pilot. Our seed 0 was started
-anew three times at it: once because it had resumed an older checkpoint, twice to change the number of threads.
+first epoch of seed 0 (26.7%), no top-1 of ours. The peak of 0.005 was then fixed without a pilot. Our seed 0 was
+started anew three times at it: once because it had resumed an older checkpoint, twice to change the number of threads.
 
 `JAXVISION_TEST_DATA` names the folder with `parity/torchvision_cpu.py`, as for the other parity tests.
 """
