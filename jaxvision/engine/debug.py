@@ -14,8 +14,9 @@ from typing import Any
 import jax
 
 from jaxvision.engine.hooks import NonFiniteError
+from jaxvision.engine.metrics import StepMetrics
 from jaxvision.engine.state import TrainState
-from jaxvision.engine.step import Metrics, TrainStep
+from jaxvision.engine.step import TrainStep
 from jaxvision.engine.task import Batch
 
 _LIBRARIES = tuple(sysconfig.get_paths()[name] for name in ("purelib", "stdlib"))
@@ -32,7 +33,7 @@ def find_first_nan(make_step: Callable[[], Any], first_step: int) -> TrainStep:
     with jax.debug_nans(True):  # without donation: the inputs are needed again
         step = make_step()
 
-    def checked(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def checked(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         number = next(numbers)
         try:
             # Set here and not for the process: in jax 0.10 the first operation that switches it off for itself

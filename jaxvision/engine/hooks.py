@@ -14,12 +14,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from jaxvision.engine.metrics import StepMetrics
 from jaxvision.engine.state import TrainState
-from jaxvision.engine.step import Metrics
 from jaxvision.errors import SetupError, UserError
 
 RUN_AHEAD = 4
-"""Steps that may be queued on the device; bounds the memory of waiting batches."""
+"""Half the steps that may be queued on the device; bounds the memory of waiting batches."""
 
 
 class NonFiniteError(UserError, RuntimeError):
@@ -52,15 +52,15 @@ class Log:
 
     def __post_init__(self) -> None:
         self.sums: dict[str, tuple[float, float]] = {}
-        self._waiting: deque[tuple[int, Metrics]] = deque()
+        self._waiting: deque[tuple[int, StepMetrics]] = deque()
         self._shown: dict[str, float] = {}
         self._clock = (time.perf_counter(), self.input_wait(), 0)
 
-    def __call__(self, step: int, state: TrainState, metrics: Metrics) -> None:
+    def __call__(self, step: int, state: TrainState, metrics: StepMetrics) -> None:
         self._waiting.append((step, metrics))
-        if len(self._waiting) > RUN_AHEAD:
-            # Waits, but fetches nothing: the end of the window fetches all of it at once.
-            jax.block_until_ready(next(iter(self._waiting[-1 - RUN_AHEAD][1].values())))
+        # Not after every step: waking up for each of them costs a millisecond where the step's threads fill the CPU.
+        if len(self._waiting) % RUN_AHEAD == 0 and len(self._waiting) > RUN_AHEAD:
+            self._waiting[-1 - RUN_AHEAD][1].sums.block_until_ready()
         started, waited, count = self._clock
         self._clock = (started, waited, count + 1)
         if step % self.every == 0 or step == self.total_steps:
@@ -89,7 +89,7 @@ class Log:
     def _means(self) -> dict[str, float]:
         return {name: total / count for name, (total, count) in self.sums.items() if count > 0 and name != "finite"}
 
-    def _take(self, step: int, metrics: Metrics) -> None:
+    def _take(self, step: int, metrics: StepMetrics) -> None:
         fetched = {name: (float(total), float(count)) for name, (total, count) in metrics.items()}
         bad = [name for name, (total, count) in fetched.items() if not math.isfinite(total) or not math.isfinite(count)]
         if bad or fetched.get("finite", (1.0, 1.0))[0] == 0.0:
@@ -145,7 +145,7 @@ class Evaluate:
         self.best: float | None = None
         self.stale = 0
 
-    def __call__(self, step: int, state: TrainState, metrics: Metrics) -> str | None:
+    def __call__(self, step: int, state: TrainState, metrics: StepMetrics) -> str | None:
         if step != self.total_steps and (self.every is None or step % self.every):
             return None
         self.log.flush()
@@ -195,7 +195,7 @@ class Save:
         self.best: float | None = None
 
     def __call__(
-        self, step: int, state: TrainState, metrics: Metrics, *, ended: str | None = None, stopping: bool = False
+        self, step: int, state: TrainState, metrics: StepMetrics, *, ended: str | None = None, stopping: bool = False
     ) -> None:
         """Saves where it is time; always where the run has `ended` for this reason, or is `stopping` to be resumed."""
         last = self.evaluate.last
@@ -254,7 +254,7 @@ class Profile:
     def __post_init__(self) -> None:
         self.running = False
 
-    def __call__(self, step: int, state: TrainState, metrics: Metrics) -> None:
+    def __call__(self, step: int, state: TrainState, metrics: StepMetrics) -> None:
         if self.first is None:
             return
         if self.running and step == self.first + self.count:

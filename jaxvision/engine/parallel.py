@@ -7,7 +7,7 @@ and the third opinion of the equality tests.
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -99,23 +99,24 @@ class Parallel:
         """Runs `function` once under jit and leaves its result replicated; works across processes."""
         return jax.jit(function, out_shardings=self.sharding(SHARED))(*args)
 
-    def place(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-        """This process's rows of a batch as device arrays for a SPLIT argument."""
+    def place(self, batch: PyTree) -> PyTree:
+        """This process's rows of a batch (a tree of arrays) as device arrays for a SPLIT argument."""
         sharding = self.sharding(SPLIT)
         if self.kind == "pmap":
-            local = {name: x.reshape(self.shares, x.shape[0] // self.shares, *x.shape[1:]) for name, x in batch.items()}
+            local = jax.tree.map(lambda x: x.reshape(self.shares, x.shape[0] // self.shares, *x.shape[1:]), batch)
             return jax.device_put(local, sharding)
-        return {name: jax.make_array_from_process_local_data(sharding, x) for name, x in batch.items()}
+        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), batch)
 
-    def abstract_batch(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.ShapeDtypeStruct]:
+    def abstract_batch(self, batch: PyTree) -> PyTree:
         """Shapes of what `place` returns for this process's rows, without placing anything."""
         sharding, processes = self.sharding(SPLIT), jax.process_count()
-        shapes = {}
-        for name, x in batch.items():
+
+        def abstract(x: np.ndarray) -> jax.ShapeDtypeStruct:
             rows = x.shape[0] * processes
             shape = (self.shares, rows // self.shares) if self.kind == "pmap" else (rows,)
-            shapes[name] = jax.ShapeDtypeStruct((*shape, *x.shape[1:]), x.dtype, sharding=sharding)
-        return shapes
+            return jax.ShapeDtypeStruct((*shape, *x.shape[1:]), x.dtype, sharding=sharding)
+
+        return jax.tree.map(abstract, batch)
 
     def gather(self, tree: PyTree) -> PyTree:
         """SPLIT results of all processes as numpy arrays with one leading axis, in the order of the global batch."""

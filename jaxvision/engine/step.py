@@ -5,7 +5,7 @@ one select per parameter that drops a non-finite update (fused by XLA into the u
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -14,12 +14,13 @@ import optax
 from jaxtyping import Array, Bool
 
 from jaxvision import trees
+from jaxvision.engine.metrics import StepMetrics
 from jaxvision.engine.state import EMA_COLLECTIONS, Preprocess, TrainState, Transforms, objective_masks
 from jaxvision.engine.task import Aux, Batch, Context, Objective, Sums, Task
 
 PyTree = Any
 Metrics = dict[str, Sums]
-TrainStep = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, StepMetrics]]
 
 AVERAGED_COLLECTIONS = ("batch_stats",)
 """Averaged over devices after each step; integers in them (a count) and every other collection must be equal on all."""
@@ -55,7 +56,7 @@ def make_train_step(task: Task, transforms: Transforms, settings: StepSettings) 
     """Returns the per-device step; `engine.parallel` maps and compiles it."""
     objectives = task.objectives
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
         key = _step_key(state, settings.axis_name)
         if settings.preprocess is not None:
             # The run's key, not the step's: augmentation depends on the sample's position alone.
@@ -78,9 +79,40 @@ def make_train_step(task: Task, transforms: Transforms, settings: StepSettings) 
         if settings.learning_rate is not None:
             rate = settings.learning_rate(state.step, state.opt_state[objectives[0].name])
             metrics["learning_rate"] = (jnp.asarray(rate, jnp.float32), one)
-        return new, metrics
+        return new, StepMetrics.pack(metrics)
 
     return train_step
+
+
+class CompiledSteps:
+    """A train step compiled ahead for every shape of batch that a run will see: nothing compiles on the way.
+
+    Attributes:
+      programs: the compiled step by the shapes of its batch's leaves.
+    """
+
+    def __init__(self, mapped: Any, state: TrainState, batches: Sequence[Batch]):
+        """Compiles.
+
+        Args:
+          mapped: the step of `Parallel.map`.
+          state: placed or abstract.
+          batches: one placed or abstract batch of each shape; the first is the one that reports describe.
+        """
+        self.programs = {_shapes(batch): mapped.lower(state, batch).compile() for batch in batches}
+
+    @property
+    def first(self) -> Any:
+        return next(iter(self.programs.values()))
+
+    def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, StepMetrics]:
+        if len(self.programs) == 1:
+            return self.first(state, batch)
+        return self.programs[_shapes(batch)](state, batch)
+
+
+def _shapes(batch: Batch) -> tuple[tuple[int, ...], ...]:
+    return tuple(x.shape for x in jax.tree.leaves(batch))
 
 
 def _step_key(state: TrainState, axis_name: str | None) -> Array:

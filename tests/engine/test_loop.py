@@ -12,6 +12,7 @@ import pytest
 from jaxvision.engine.distributed import StopRequest, cluster_present, initialize, stop_on_signal
 from jaxvision.engine.hooks import Evaluate, Log, NonFiniteError, Profile, Save
 from jaxvision.engine.loop import Hooks, fit
+from jaxvision.engine.metrics import StepMetrics
 
 
 class Recorder:
@@ -45,7 +46,7 @@ class Recorder:
             number = int(state["step"]) + 1
             loss = math.nan if number in bad else float(number)
             metrics = {"loss": (jnp.float32(loss), jnp.float32(1)), "finite": (jnp.float32(1), jnp.float32(1))}
-            return {"step": state["step"] + 1}, metrics
+            return {"step": state["step"] + 1}, StepMetrics.pack(metrics)
 
         state = {"step": np.int32(first)}
         with jax.transfer_guard("allow"):
