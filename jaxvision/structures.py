@@ -1,0 +1,37 @@
+"""Fixed-shape pytrees: a variable number of things per image, padded, with a mask of what is real."""
+
+from typing import Any
+
+import flax.struct
+from jaxtyping import Bool, Float, Int, UInt8
+
+Array = Any
+"""numpy arrays in the loader, jax arrays in a step."""
+
+
+@flax.struct.dataclass
+class Instances:
+    """The annotated objects of an image, or of each image of a batch (a leading axis more).
+
+    Coordinates are pixels of the canvas; the left edge of the first column is 0, its centre 0.5. Rows that are not
+    `valid` are zeros. Annotations that a data set does not have are None, and no leaf of the tree.
+
+    Attributes:
+      boxes: left, top, right, bottom.
+      labels: 0-based classes.
+      valid: which rows are objects.
+      crowd: regions of many objects (COCO `iscrowd`) or difficult ones (VOC `difficult`): neither hit nor miss.
+      area: in pixels of the original image, as annotated (COCO), else that of the box.
+      masks: bit-packed along the width, most significant bit first (`numpy.packbits(mask, axis=-1)`).
+      keypoints: x, y, visibility (0 not labelled, 1 hidden, 2 visible).
+      rotated_boxes: centre x, centre y, width, height, angle in radians, clockwise as seen (y points down).
+    """
+
+    boxes: Float[Array, "*b n 4"]
+    labels: Int[Array, "*b n"]
+    valid: Bool[Array, "*b n"]
+    crowd: Bool[Array, "*b n"]
+    area: Float[Array, "*b n"]
+    masks: UInt8[Array, "*b n h packed_w"] | None = None
+    keypoints: Float[Array, "*b n k 3"] | None = None
+    rotated_boxes: Float[Array, "*b n 5"] | None = None
