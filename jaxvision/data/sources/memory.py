@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from jaxvision.data.images import fit_images
+from jaxvision.data.samples import Sample
 
 Split = Literal["train", "validation"]
 
@@ -71,6 +72,9 @@ class InMemory:
         self._labels = _checked_labels(labels, self.num_classes, name)
         self._images = fit_images(images, image_size, channels)
 
+    annotations = ("label",)
+    keypoint_names = ()
+
     def __len__(self) -> int:
         return len(self._images)
 
@@ -82,6 +86,13 @@ class InMemory:
     def image_shape(self) -> tuple[int, int, int]:
         height, width, channels = self._images.shape[1:]
         return height, width, channels
+
+    def sample(self, index: int) -> Sample:
+        """See `data.samples.SampleSource`."""
+        label = self._labels[index]
+        image = self._images[index].copy()
+        named = {"file": f"{self.name}/{index}", "id": int(index)}
+        return {"image": image, "label": label.copy() if self.multi_label else int(label), **named}
 
     def gather(self, indices: Int[np.ndarray, " n"]) -> dict[str, np.ndarray]:
         return {"image": self._images.take(indices, axis=0), "label": self._labels.take(indices, axis=0)}

@@ -1,5 +1,7 @@
 """Any classification set of `tensorflow_datasets` (https://www.tensorflow.org/datasets), read into memory.
 
+For images of any size, larger sets and objects see `tfds_records`.
+
 TensorFlow is imported when such a source is built and not before, is kept off the accelerators, and only reads
 records: images are decoded by `read_image`, the rule of every other source and of prediction.
 """
@@ -44,14 +46,14 @@ class Tfds(InMemory):
         """
         check_split(split)
         tfds = import_tfds()
-        builder = _prepared_builder(tfds, dataset, data_dir)
-        image_key, label_key = _find_features(tfds, dataset, builder.info.features)
+        builder = prepared_builder(tfds, dataset, data_dir)
+        image_key, label_key = find_features(tfds, dataset, builder.info.features)
         label_feature = builder.info.features[label_key]
         multi_label = not isinstance(label_feature, tfds.features.ClassLabel)
         names = tuple((label_feature.feature if multi_label else label_feature).names)
 
-        part = train_split if split == "train" else eval_split or _evaluation_split(dataset, builder.info.splits)
-        examples = _examples(tfds, dataset, builder, part, image_key)
+        part = train_split if split == "train" else eval_split or evaluation_split(dataset, builder.info.splits)
+        examples = examples_of(tfds, dataset, builder, part, image_key)
         count = int(examples.cardinality())  # TFDS asserts it from the metadata
         gib = count * math.prod(image_size) * channels / 2**30
         if gib > max_gib:
@@ -106,7 +108,8 @@ def import_tfds() -> Any:
     return tfds
 
 
-def _prepared_builder(tfds: Any, dataset: str, data_dir: str | None) -> Any:
+def prepared_builder(tfds: Any, dataset: str, data_dir: str | None) -> Any:
+    """The builder of a set, prepared; ValueError with what is near, or why preparing failed."""
     try:
         builder = tfds.builder(dataset, data_dir=data_dir)
     except (tfds.core.DatasetNotFoundError, ValueError) as error:
@@ -123,7 +126,7 @@ def _prepared_builder(tfds: Any, dataset: str, data_dir: str | None) -> Any:
     return builder
 
 
-def _find_features(tfds: Any, dataset: str, features: Any) -> tuple[str, str]:
+def find_features(tfds: Any, dataset: str, features: Any) -> tuple[str, str]:
     """Keys of the image and of the label."""
     images, labels, sequences = [], [], []
     for key, feature in features.items():
@@ -149,7 +152,8 @@ def _choose(dataset: str, what: str, usual: str, keys: list[str], features: Any)
     raise ValueError(f"tfds: classification needs {what} in each example of {dataset!r}, but {found}; it has {listed}")
 
 
-def _evaluation_split(dataset: str, splits: Any) -> str:
+def evaluation_split(dataset: str, splits: Any) -> str:
+    """ "validation" or "test", whichever is there first."""
     for name in ("validation", "test"):
         if name in splits or not splits:  # a builder that records no splits (a mocked one) takes any name
             return name
@@ -159,7 +163,7 @@ def _evaluation_split(dataset: str, splits: Any) -> str:
     )
 
 
-def _examples(tfds: Any, dataset: str, builder: Any, part: str, image_key: str) -> Any:
+def examples_of(tfds: Any, dataset: str, builder: Any, part: str, image_key: str) -> Any:
     """The `tf.data.Dataset` of a split in the order of its files, images still encoded."""
     try:
         return builder.as_dataset(
