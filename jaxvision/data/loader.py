@@ -120,6 +120,10 @@ class Loader:
         rows = np.arange(self.local_batch_size) % self.num_examples
         return self._batch(rows, rows, np.ones(len(rows), bool))
 
+    def example_batches(self) -> list[Batch]:
+        """One of each shape that training yields."""
+        return [self.example_batch()]
+
     def _places(self, step: int) -> Int[np.ndarray, " b"]:
         start = step * self.batch_size + self.process_index * self.local_batch_size
         return np.arange(start, start + self.local_batch_size)

@@ -19,3 +19,25 @@ def random_words(seed: int, stream: int, n: int) -> np.ndarray:
         if not 0 <= value < 2**64:
             raise ValueError(f"{name} is {value}: expected an integer in 0..2**64-1")
     return np.random.Philox(key=np.array([seed, stream], np.uint64)).random_raw(n)
+
+
+def sample_rng(seed: int, position: int) -> np.random.Generator:
+    """Randomness of the host transforms of one sample: a function of the seed and its place in all of training.
+
+    Raises:
+      ValueError: a number outside of 0..2**64-1.
+    """
+    return np.random.Generator(_philox(seed, position, stream=1))
+
+
+def bucket_of(seed: int, step: int, count: int) -> int:
+    """Which of `count` shapes the batch of a step has: the same on every host and after a resumption."""
+    return int(_philox(seed, step, stream=2).random_raw() % count)
+
+
+def _philox(seed: int, number: int, stream: int) -> np.random.Philox:
+    """The streams start 2**192 blocks apart, so the randomness of a sample never repeats that of an order."""
+    for name, value in (("seed", seed), ("number", number)):
+        if not 0 <= value < 2**64:
+            raise ValueError(f"{name} is {value}: expected an integer in 0..2**64-1")
+    return np.random.Philox(counter=np.array([0, 0, 0, stream], np.uint64), key=np.array([seed, number], np.uint64))
