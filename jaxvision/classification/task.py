@@ -2,7 +2,8 @@
 
 The model is any flax module whose `apply(variables, images, train=...)` returns logits `[B, num_classes]` and that has
 a field `num_classes`. A batch holds `image` `[B, H, W, C]` (float, after the transforms), `label` (int `[B]`, or float
-`[B, num_classes]` of 0 and 1 with `multi_label`) and `valid` `[B]`.
+`[B, num_classes]` of 0 and 1 with `multi_label`) and `valid` `[B]`. In training labels are rows of
+probabilities, float `[B, num_classes]`, where Mixup or CutMix have added the key `mixed`; evaluation has whole labels.
 """
 
 import dataclasses
@@ -42,7 +43,8 @@ class ClassificationTask(Task):
       criterion: `cross_entropy`; `binary_cross_entropy`, the mean over classes of one-against-the-rest losses; `focal`,
         the sigmoid focal loss (Lin et al. 2017), summed over classes and divided by the number of positives.
       label_smoothing: share of the target spread over all classes, of `cross_entropy`.
-      class_weights: factor of each class; `cross_entropy` is divided by the weights of the true classes, as in torch.
+      class_weights: factor of each class; `cross_entropy` is divided by the weights of the true classes, as in torch
+        (for rows of probabilities by their mean weight, where torch divides by 1).
       alpha: weight of positives against negatives, of `focal` (paper: 0.25).
       gamma: focusing exponent, of `focal` (paper: 2).
       multi_label: whether an image has any number of labels.
@@ -90,7 +92,7 @@ class ClassificationTask(Task):
         )
         logits = logits.astype(jnp.float32)
         valid = batch["valid"]
-        values, weights = self.sample_losses(logits, batch["label"])
+        values, weights = self.sample_losses(logits, batch["label"], mixed="mixed" in batch)
         total = jnp.sum(jnp.where(valid, values, 0.0))
         count = jnp.sum(jnp.where(valid, weights, 0.0))
         mean_count = ctx.mean(count)
@@ -110,15 +112,22 @@ class ClassificationTask(Task):
         return {"scores": scores, "label": label, "logits": logits}, carry
 
     def sample_losses(
-        self, logits: Float[Array, "b c"], labels: Array
+        self, logits: Float[Array, "b c"], labels: Array, *, mixed: bool = False
     ) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
-        """Loss of each sample, and the weight with which it counts in the denominator of a mean."""
-        self._check_labels(logits, labels)
+        """Loss of each sample, and the weight with which it counts in the denominator of a mean.
+
+        Args:
+          mixed: whether labels are rows of probabilities.
+        """
+        rows = mixed or self.multi_label
+        self._check_labels(logits, labels, rows)
         weights = None if self.class_weights is None else jnp.asarray(self.class_weights, jnp.float32)
         if self.criterion == "cross_entropy":
             values = losses.cross_entropy(logits, labels, label_smoothing=self.label_smoothing, class_weights=weights)
-            return values, jnp.ones_like(values) if weights is None else weights[labels]
-        targets = labels if self.multi_label else jax.nn.one_hot(labels, self.num_classes, dtype=jnp.float32)
+            if weights is None:
+                return values, jnp.ones_like(values)
+            return values, jnp.sum(labels * weights[None], axis=-1) if rows else weights[labels]
+        targets = labels if rows else jax.nn.one_hot(labels, self.num_classes, dtype=jnp.float32)
         if self.criterion == "focal":
             elements = losses.focal(logits, targets, alpha=self.alpha, gamma=self.gamma)
         else:
@@ -183,16 +192,18 @@ class ClassificationTask(Task):
         if self.multi_label:
             right = jnp.sum((logits > 0) == (labels > 0.5), axis=-1, dtype=jnp.float32)
             return {"label_accuracy": (jnp.sum(jnp.where(valid, right, 0.0)), count * float(self.num_classes))}
+        if jnp.issubdtype(labels.dtype, jnp.floating):  # mixed: the class with the largest share counts
+            labels = jnp.argmax(labels, axis=-1).astype(jnp.int32)
         hits = topk_hits(logits, labels, self._topk)
         return {f"top{k}": (jnp.sum(hit & valid, dtype=jnp.float32), count) for k, hit in hits.items()}
 
-    def _check_labels(self, logits: Array, labels: Array) -> None:
+    def _check_labels(self, logits: Array, labels: Array, rows: bool) -> None:
         if logits.shape[-1] != self.num_classes:
             raise ValueError(f"the model returned {logits.shape[-1]} logits and says num_classes={self.num_classes}")
-        expected = logits.shape if self.multi_label else logits.shape[:1]
+        expected = logits.shape if rows else logits.shape[:1]
         whole = jnp.issubdtype(labels.dtype, jnp.integer)
-        if labels.shape != expected or whole == self.multi_label:
-            kind = "float" if self.multi_label else "integer"
+        if labels.shape != expected or whole == rows:
+            kind = "float" if rows else "integer"
             raise ValueError(
                 f"classification with multi_label={self.multi_label} expected {kind} labels {expected}, "
                 f"got {labels.dtype} {labels.shape}"

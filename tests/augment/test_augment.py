@@ -23,7 +23,7 @@ def make_batch(n=16, channels=3, dtype=np.uint8):
         "label": np.arange(n, dtype=np.int32),
         "valid": np.ones(n, bool),
         "position": np.arange(100, 100 + n, dtype=np.uint32),
-        "targets": {"boxes": np.zeros((n, 3, 4), np.float32)},
+        "original_boxes": np.zeros((n, 3, 4), np.float32),
     }
 
 
@@ -42,7 +42,7 @@ def test_shapes_and_everything_but_the_image_stay(transform, dtype, channels):
     assert out["image"].dtype == (np.float32 if isinstance(transform, Normalize) else dtype)
     for key in ("label", "valid", "position"):
         np.testing.assert_array_equal(out[key], batch[key], strict=True)
-    np.testing.assert_array_equal(out["targets"]["boxes"], batch["targets"]["boxes"])
+    np.testing.assert_array_equal(out["original_boxes"], batch["original_boxes"])
 
 
 def test_transforms_are_hashable_and_equal_by_value():

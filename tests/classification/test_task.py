@@ -116,6 +116,34 @@ def test_a_batch_of_padding_gives_zero_loss_and_gradient(criterion, multi_label)
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(grads))
 
 
+@pytest.mark.parametrize(
+    "settings", [{}, {"label_smoothing": 0.1}, {"class_weights": (1.0, 2.0, 3.0, 0.5, 1.0, 1.0)}], ids=str
+)
+@pytest.mark.parametrize("criterion", ["cross_entropy", "binary_cross_entropy", "focal"])
+def test_mixed_labels_train_as_the_mixture_of_whole_ones(criterion, settings):
+    if criterion != "cross_entropy" and "label_smoothing" in settings:
+        settings = {}
+    task, batch = ClassificationTask(Linear(), criterion=criterion, **settings), make_batch()
+    whole, aux, logits, _ = run(task, batch)
+    rows = jax.nn.one_hot(batch["label"], 6)
+    loss, same, _, _ = run(task, {**batch, "label": rows, "mixed": batch["valid"]})
+    np.testing.assert_allclose(loss, whole, rtol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), same.metrics, aux.metrics)
+    mixture = 0.7 * rows + 0.3 * rows[::-1]
+    loss, aux, _, _ = run(task, {**batch, "label": mixture, "mixed": batch["valid"]})
+    if criterion == "cross_entropy" and not settings:
+        np.testing.assert_allclose(loss, optax.softmax_cross_entropy(logits, mixture)[:6].mean(), rtol=1e-5)
+    hits = (jnp.argmax(logits, -1) == jnp.argmax(mixture, -1))[:6].sum()
+    assert aux.metrics["top1"] == (hits, 6)
+
+
+def test_evaluation_refuses_mixed_labels():
+    task, batch = ClassificationTask(Linear()), make_batch()
+    logits = jnp.zeros((8, 6))
+    with pytest.raises(ValueError, match="expected integer labels"):
+        task.metrics()["loss"].update({"logits": logits}, batch | {"label": jax.nn.one_hot(batch["label"], 6)})
+
+
 def test_the_loss_over_devices_with_uneven_counts_equals_the_global_batch():
     task = ClassificationTask(Linear(), class_weights=(1.0, 2.0, 0.5, 1.0, 3.0, 0.0))
     batch = make_batch(samples=16) | {"valid": jnp.arange(16) < 5}

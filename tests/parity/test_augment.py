@@ -1,25 +1,19 @@
 """Colour adjustments against torchvision's, in floating point."""
 
-import importlib
-import sys
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxvision.augment.color import adjust_brightness, adjust_contrast, adjust_saturation
 from tests.conftest import strict
+from tests.parity.torch_weights import load_tool
 
 pytestmark = pytest.mark.parity
 
 
 @pytest.fixture(scope="module")
-def functional(request):
-    try:
-        import torchvision  # noqa: F401
-    except RuntimeError:  # beside the CPU build of torch it lacks its compiled operators
-        sys.path.append(str(request.getfixturevalue("test_data") / "parity"))
-        importlib.import_module("torchvision_cpu")
+def functional():
+    load_tool("torchvision_cpu")
     from torchvision.transforms import functional
 
     return functional
