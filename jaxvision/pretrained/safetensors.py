@@ -77,13 +77,18 @@ def load_safetensors(path: epath.PathLike) -> Any:
       FileNotFoundError: no such file.
       ValueError: not a complete safetensors file.
     """
+    return nest(dict(sorted(read_safetensors(path).items())))
+
+
+def read_safetensors(path: epath.PathLike) -> dict[str, np.ndarray]:
+    """Names of the file -> numpy arrays; raises as `load_safetensors`."""
     import safetensors
 
     try:
         tensors = safetensors.deserialize(_read(path))
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is not a complete safetensors file ({error})") from None
-    return nest(dict(sorted((name, _to_numpy(name, tensor)) for name, tensor in tensors)))
+    return {name: _to_numpy(name, tensor) for name, tensor in tensors}
 
 
 def load_safetensors_metadata(path: epath.PathLike) -> dict[str, str]:

@@ -1,0 +1,295 @@
+"""Published checkpoints -> variables of a model: `jv.load_pretrained`.
+
+What must be told apart: the file (see `torch_file.read_weights`), whose names it has (the source, see `keymaps`), and
+which of the model's variables it is to fill (all, all but the classifier, or one part such as the backbone).
+"""
+
+import dataclasses
+import logging
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from jaxvision.errors import SetupError
+from jaxvision.pretrained import keymaps
+from jaxvision.pretrained.cards import WeightCard, find_card, is_card_name, weight_card
+from jaxvision.pretrained.download import locate
+from jaxvision.pretrained.safetensors import save_safetensors
+from jaxvision.pretrained.torch_file import LoadedFile, read_weights
+from jaxvision.registry import hint
+from jaxvision.trees import flatten, nest
+
+PyTree = Any
+Say = Callable[[str], None]
+_HEAD = re.compile(r"[a-z_]+/head(_\w+)?/")
+"""Classifiers are called `head`, or `head_...` where a model has several."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pretrained:
+    """Weights that were read for a model.
+
+    Attributes:
+      values: our names ("params/backbone/...") -> numpy arrays; without those of `fresh`.
+      fresh: names of the classifier's variables that the file does not have in this form.
+      notes: one line each on where the weights come from and what was left out.
+      source: whose names the file has.
+      card: the card of the file, if there is one.
+    """
+
+    values: dict[str, np.ndarray]
+    fresh: tuple[str, ...]
+    notes: tuple[str, ...]
+    source: str
+    card: WeightCard | None
+
+
+def load_pretrained(
+    model: Any,
+    path: str | os.PathLike[str],
+    source: str | None = None,
+    num_classes: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    *,
+    rng: Any = None,
+) -> dict[str, PyTree]:
+    """Variables of a model with the weights of a published checkpoint.
+
+    Args:
+      model: a registered name, a model, or a bare backbone.
+      path: `.pth`, `.pt`, `.bin` or `.safetensors` file, the `.index.json` of a split one, or the name of a weight card
+        ("torchvision:resnet50").
+      source: whose names and numbers the file has: torchvision, timm, openmmlab, huggingface, smp or jaxvision; None
+        finds out by the file's hash, else by its names.
+      num_classes: with a registered name: of the model; None for as many as the file has. Where the file has another
+        number, the classifier, and nothing else, starts anew, and a line of the log says so.
+      image_size: of the model's input in pixels, for models whose variables depend on it.
+      rng: random key of a classifier that starts anew.
+
+    Returns:
+      {"params": ..., "batch_stats": ...} for `model.apply`.
+
+    Raises:
+      FileNotFoundError: no such file.
+      SetupError: an unknown source, or a file of another one.
+      TreeMismatch: lists every missing, misshaped and unexpected name.
+    """
+    path = os.fspath(path)
+    file, card = open_weights(path, _log)
+    if isinstance(model, str):
+        model = _named(model, path, file, source, num_classes, card)
+    elif num_classes not in (None, made := getattr(model, "num_classes", None)):
+        raise SetupError(f"num_classes={num_classes}, but the model was made with {made}: leave it out")
+    bare = not hasattr(model, "backbone")
+    family = keymaps.family_of(model)
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size or family.input[:2]
+    images = jax.ShapeDtypeStruct((1, *size, family.input[2]), jnp.float32)
+
+    def init(key: Any, x: Any) -> dict[str, Any]:
+        return flatten(model.init(key, x, train=False))
+
+    wanted = jax.eval_shape(init, jax.random.key(0), images)
+    parts = None
+    if bare:
+        wanted, parts = {name.replace("/", "/backbone/", 1): leaf for name, leaf in wanted.items()}, ("backbone",)
+    found = match(file, card, wanted, family, source, parts=parts, new_head=num_classes is not None, what=path)
+    for note in found.notes[1:]:
+        _log(note)
+    values = {name: jnp.asarray(value, wanted[name].dtype) for name, value in found.values.items()}
+    if found.fresh:
+        key = jax.random.key(0) if rng is None else rng
+        # Only these outputs are asked for, so that the compiler leaves the rest of the model out.
+        draw = jax.jit(lambda key: {k: v for k, v in init(key, jnp.zeros(images.shape)).items() if k in found.fresh})
+        values |= draw(key)
+    ordered = {name.replace("/backbone/", "/", 1) if bare else name: values[name] for name in wanted}
+    return nest(ordered)
+
+
+def open_weights(path: str, say: Say = lambda line: None) -> tuple[LoadedFile, WeightCard | None]:
+    """The file of a path or of a weight card, and its card.
+
+    Args:
+      say: is told of a download, and of a file that refers to code.
+
+    Raises:
+      FileNotFoundError, CheckpointError: no such file, or none of weights.
+      SetupError: no such card, or its file can be had from nowhere.
+    """
+    card = find_card(path)
+    if is_card_name(path):
+        card = weight_card(path)
+        path = str(locate(card, say))
+    file = read_weights(path)
+    if file.unknown_globals:
+        names = file.unknown_globals
+        more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+        say(f"{path} refers to {', '.join(names[:10])}{more}: nothing of it was imported or called")
+    return file, card
+
+
+def match(
+    file: LoadedFile,
+    card: WeightCard | None,
+    wanted: Mapping[str, Any],
+    family: keymaps.Family,
+    source: str | None,
+    *,
+    parts: tuple[str, ...] | None = None,
+    new_head: bool = True,
+    what: str = "the file",
+) -> Pretrained:
+    """The arrays of a file for the variables `wanted`.
+
+    Args:
+      file: as `open_weights` gives it, with its card.
+      wanted: our names ("params/...") -> anything with `shape` and `dtype`.
+      family: of the model.
+      source: as for `load_pretrained`.
+      parts: first names of the variables to fill ("backbone"); what the file has beyond them is left. None: all.
+      what: the file's name for messages.
+      new_head: whether a file without any classifier will do.
+
+    Raises: as `load_pretrained`.
+    """
+    everything = {*wanted, "params/head/kernel", "params/head/bias"}
+    wanted = {name: leaf for name, leaf in wanted.items() if parts is None or name.split("/")[1] in parts}
+    source, rules = _choose(file, card, wanted, family, source, what)
+    state_dict = file.state_dict
+    fresh: tuple[str, ...] = ()
+    notes = [f"{what}: {file}, names of {source}"]
+    if parts is None:
+        fresh, replaced, note = _classifier(state_dict, wanted, rules, new_head)
+        if note:
+            notes.append(f"{what}: {note}")
+            state_dict = {name: value for name, value in state_dict.items() if name not in replaced}
+    else:
+        # What belongs to other parts of the reference's model is not this model's business.
+        others = {name for ours in everything - {*wanted} for name in keymaps.reference_names(ours, rules)}
+        roots = {_root(name) for ours in wanted for name in keymaps.reference_names(ours, rules)}
+        state_dict = {k: value for k, value in state_dict.items() if k not in others and _root(k) in roots}
+    kept = {name: leaf for name, leaf in wanted.items() if name not in fresh}
+    found = keymaps.fit(state_dict, kept, rules, ignored=family.ignored, resize=family.resize)
+    values = found.check(f"{what} (names of {source})")
+    return Pretrained(values, fresh, tuple(notes), source, card)
+
+
+def save_torch_named_safetensors(
+    path: epath.PathLike, model: Any, variables: Mapping[str, PyTree], source: str = "torchvision"
+) -> None:
+    """Writes variables as `.safetensors` under a reference's names and in its layouts, bit for bit.
+
+    The file loads there with `model.load_state_dict(safetensors.torch.load_file(path))`.
+
+    Args:
+      path: local or `gs://` file.
+      model: tells the family; `variables` are its.
+      source: whose names.
+
+    Raises:
+      SetupError: the family has no names of this source.
+    """
+    flat = {name: np.asarray(jax.device_get(leaf)) for name, leaf in flatten(dict(variables)).items()}
+    if not hasattr(model, "backbone"):
+        flat = {name.replace("/", "/backbone/", 1): leaf for name, leaf in flat.items()}
+    state_dict = keymaps.to_state_dict(flat, _rules(keymaps.family_of(model), source))
+    save_safetensors(path, state_dict, {"format": "pt"})
+
+
+def _named(
+    name: str, path: str, file: LoadedFile, source: str | None, num_classes: int | None, card: WeightCard | None
+) -> Any:
+    """The registered model of this name; without `num_classes`, with as many as the file's classifier has."""
+    from jaxvision.config import build
+
+    prefix, slash, _ = name.partition("/")
+    if slash and prefix in keymaps.SOURCES:
+        for given in (source, card.source if card else None):
+            if given not in (None, prefix):
+                raise SetupError(f"{name} has the numbers of {prefix}, but the weights are those of {given}")
+    if num_classes is not None:
+        return build("model", {"name": name, "num_classes": num_classes})
+    model = build("model", {"name": name, "num_classes": 1})
+    family = keymaps.family_of(model)
+    for leaf, own_axis in (("params/head/bias", 0), ("params/head/kernel", -1)):
+        axes = {keymaps.reference_names(leaf, rules)[0]: 0 for rules in family.keys.values()} | {leaf: own_axis}
+        sizes = {file.state_dict[n].shape[axis] for n, axis in axes.items() if n in file.state_dict}
+        if len(sizes) == 1:
+            return model.clone(num_classes=int(sizes.pop()))
+    raise SetupError(
+        f"{path} has no classifier of {name} under the names of {', '.join([*family.keys, 'jaxvision'])}: "
+        "is it the file of another model? For a backbone's file give num_classes"
+    )
+
+
+def _rules(family: keymaps.Family, source: str) -> keymaps.Rules:
+    if source not in keymaps.SOURCES:
+        raise SetupError(f"unknown source {source!r}: {hint(source, keymaps.SOURCES)}")
+    try:
+        return keymaps.rules_for(family, source)
+    except ValueError as error:
+        raise SetupError(str(error)) from None
+
+
+def _choose(
+    file: LoadedFile,
+    card: WeightCard | None,
+    wanted: Mapping[str, Any],
+    family: keymaps.Family,
+    source: str | None,
+    what: str,
+) -> tuple[str, keymaps.Rules]:
+    """The source of a file and its rules; refuses a given one that the card or the names contradict."""
+    if source is not None:
+        _rules(family, source)
+    if source is not None and card is not None and source != card.source:
+        raise SetupError(f"{what} was published by {card.source} ({card.name}), not by {source}")
+    given = source or (card.source if card is not None else None)
+    own = _rules(family, given) if given is not None else None
+    tables = {**family.keys, "jaxvision": keymaps.OWN}
+    counts = {}
+    for name, rules in tables.items():
+        references = {reference for ours in wanted for reference in keymaps.reference_names(ours, rules)}
+        counts[name] = sum(reference not in file.state_dict for reference in references)
+    best = min(counts, key=lambda name: counts[name])
+    if not family.keys and counts["jaxvision"] == len(wanted):
+        raise SetupError(f"no published weights are known for this model: {family.name} has no table KEYS of names")
+    if given is None or own is None:
+        return best, tables[best]
+    if counts[given] > len(wanted) // 2 and counts[best] < len(wanted) // 4:
+        raise SetupError(f"{what} has the names of {best}, not of {given}: give source={best!r}, or leave it out")
+    return given, own
+
+
+def _root(name: str) -> str:
+    """The part that a name begins with: "layer1" of "layer1.0.conv1.weight", "params/backbone" of our own names."""
+    return "/".join(name.split("/")[:2]) if "/" in name else name.split(".")[0]
+
+
+def _classifier(
+    state_dict: Mapping[str, np.ndarray], wanted: Mapping[str, Any], rules: keymaps.Rules, new_head: bool
+) -> tuple[tuple[str, ...], set[str], str]:
+    """Names of the classifier where the file has another number of classes; the file's names for it; and a note."""
+    heads = {name: keymaps.reference_names(name, rules) for name in wanted if _HEAD.match(name)}
+    references = {reference for names in heads.values() for reference in names}
+    if new_head and heads and not references & set(state_dict):
+        return tuple(heads), set(), "the file has no classifier: a new one takes its place"
+    for name, names in heads.items():
+        for value in (state_dict[reference] for reference in names if reference in state_dict):
+            own = value if rules is keymaps.OWN else keymaps.to_our_layout(name, value)
+            shape = tuple(wanted[name].shape)
+            if own.ndim == len(shape) and own.shape[-1] != shape[-1]:
+                note = (
+                    f"the file's classifier has {own.shape[-1]} classes, the model {shape[-1]}: a new one replaces it"
+                )
+                return tuple(heads), references, note
+    return (), set(), ""
+
+
+def _log(line: str) -> None:
+    logging.getLogger("jaxvision").warning(line)

@@ -1,0 +1,192 @@
+"""Writes `jaxvision/pretrained/cards.json` and the class names beside it.
+
+    python -m tests.parity.make_cards [--mmpretrain CHECKOUT]
+
+torchvision's rows come from the installed package, OpenMMLab's from a checkout of open-mmlab/mmpretrain (metafiles for
+addresses and accuracies, configs for preprocessing); without one, the rows that the table has stay. A new family adds
+a pattern to `TORCHVISION`, or a folder to `OPENMMLAB` and its backbone's name to `model_name`.
+"""
+
+import argparse
+import ast
+import json
+import re
+from pathlib import Path
+
+FOLDER = Path(__file__).parent.parent.parent / "jaxvision" / "pretrained"
+TORCHVISION = (r"(wide_)?resnet\d+(_2)?", r"resnext\d+_\d+x\d+d")
+OPENMMLAB = ("resnet", "resnext", "wrn", "seresnet")
+DATASETS = {"ImageNet-1k": "imagenet1k", "CIFAR-10": "cifar10", "CIFAR-100": "cifar100", "CUB-200-2011": "cub200"}
+DEFAULTS = {
+    "dataset": "imagenet1k", "num_classes": 1000, "image_size": [224, 224], "resize": 256, "interpolation": "bilinear",
+    "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "top1": None, "top5": None, "parameters": None,
+    "recipe": "",
+}  # fmt: skip
+
+
+def torchvision_rows(models):
+    """One row per weights of torchvision's models whose names match `TORCHVISION`."""
+    for name in models.list_models(module=models):
+        if not any(re.fullmatch(pattern, name) for pattern in TORCHVISION):
+            continue
+        for weights in models.get_model_weights(name):
+            meta, preset = weights.value.meta, weights.value.transforms()
+            metrics = meta["_metrics"]["ImageNet-1K"]
+            yield {
+                "hash": re.search(r"-([0-9a-f]{8})\.pth$", weights.value.url).group(1),
+                "source": "torchvision",
+                "model": name,
+                "tag": weights.name.lower(),
+                "url": weights.value.url,
+                "num_classes": len(meta["categories"]),
+                "image_size": preset.crop_size * 2,
+                "resize": preset.resize_size[0],
+                "interpolation": preset.interpolation.value,
+                "mean": preset.mean,
+                "std": preset.std,
+                "top1": metrics["acc@1"],
+                "top5": metrics["acc@5"],
+                "parameters": meta["num_params"],
+                "recipe": meta["recipe"],
+            }
+
+
+def openmmlab_rows(checkout):
+    """One row per checkpoint of the metafiles in the folders `OPENMMLAB`."""
+    import yaml
+
+    for folder in OPENMMLAB:
+        for entry in yaml.safe_load((checkout / "configs" / folder / "metafile.yml").read_text())["Models"]:
+            url, results = entry.get("Weights"), (entry.get("Results") or [{}])[0]
+            match = re.search(r"[-_]([0-9a-f]{8})\.pth$", url or "")
+            if match is None or results.get("Dataset") not in DATASETS:
+                print(f"left out: {entry['Name']} ({results.get('Dataset')}, {url})")
+                continue
+            config = read_config(checkout / entry["Config"])
+            metrics = results["Metrics"]
+            yield {
+                "hash": match.group(1),
+                "source": "openmmlab",
+                "model": model_name(config["model"]["backbone"]),
+                "tag": entry["Name"],
+                "url": url,
+                "dataset": DATASETS[results["Dataset"]],
+                "num_classes": config["model"]["head"]["num_classes"],
+                **preprocessing(config),
+                "top1": metrics.get("Top 1 Accuracy"),
+                "top5": metrics.get("Top 5 Accuracy"),
+                "parameters": (entry.get("Metadata") or {}).get("Parameters"),
+                "recipe": f"https://github.com/open-mmlab/mmpretrain/blob/main/{entry['Config']}",
+            }
+
+
+def model_name(backbone):
+    """Our name (timm's, where it has the architecture) of a backbone of mmpretrain."""
+    kind, depth = backbone["type"], backbone.get("depth")
+    form = f"{depth}_{backbone.get('groups', 32)}x{backbone.get('width_per_group', 4)}d"
+    names = {
+        "ResNet": f"wide_resnet{depth}_2" if backbone.get("base_channels") == 128 else f"resnet{depth}",
+        "ResNet_CIFAR": f"resnet{depth}_cifar",
+        "ResNetV1c": f"resnet{depth}c",
+        "ResNetV1d": f"resnet{depth}d",
+        "ResNeXt": f"resnext{form}",
+        "SEResNet": f"seresnet{depth}",
+        "SEResNeXt": f"seresnext{form}",
+    }
+    return names[kind]
+
+
+def preprocessing(config):
+    """Size, resizing and normalisation of evaluation."""
+    normal = config["model"].get("data_preprocessor") or config["data_preprocessor"]
+    # Files are read as BGR there, CIFAR's arrays are RGB already.
+    assert normal.get("to_rgb") or config["dataset_type"].startswith("CIFAR"), normal
+    row = {name: [round(value / 255, 6) for value in normal[name]] for name in ("mean", "std")}
+    pipeline = {step["type"]: step for step in config["test_dataloader"]["dataset"]["pipeline"]}
+    resize = pipeline.get("ResizeEdge") or pipeline.get("Resize")
+    crop = pipeline.get("CenterCrop")
+    if resize is None:  # pictures that have the network's size
+        return {**row, "image_size": [32, 32], "resize": 32}
+    size, scale = crop["crop_size"] if crop else resize["scale"], resize["scale"]
+    if resize["type"] == "Resize" and isinstance(scale, int):  # stretches to a square; ResizeEdge keeps proportions
+        scale = [scale, scale]
+    return {
+        **row,
+        "image_size": [size, size] if isinstance(size, int) else size,
+        "resize": scale,
+        "interpolation": resize.get("interpolation", "bilinear"),
+    }
+
+
+def read_config(path):
+    """The assignments of a config of mmengine over those of its `_base_`; nothing is executed."""
+    own = {}
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            own[node.targets[0].id] = evaluate(node.value, own)
+    bases = own.pop("_base_", [])
+    merged = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        merged = merge(merged, read_config((path.parent / base).resolve()))
+    return merge(merged, own)
+
+
+def evaluate(node, names):
+    """Literals, `dict(...)` calls and names that were assigned before; anything else is None."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict":
+        return {keyword.arg: evaluate(keyword.value, names) for keyword in node.keywords}
+    if isinstance(node, ast.Dict):
+        return {evaluate(k, names): evaluate(v, names) for k, v in zip(node.keys, node.values, strict=True)}
+    if isinstance(node, (ast.List, ast.Tuple)):
+        return [evaluate(element, names) for element in node.elts]
+    if isinstance(node, ast.Name):
+        return names.get(node.id)
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return None
+
+
+def merge(base, own):
+    if not isinstance(base, dict) or not isinstance(own, dict) or own.get("_delete_"):
+        return own
+    return {**base, **{key: merge(base.get(key), value) for key, value in own.items()}}
+
+
+def to_lines(rows):
+    """One line per card, without what is the default."""
+    kept = [{k: v for k, v in row.items() if k not in DEFAULTS or v != DEFAULTS[k]} for row in rows]
+    return "".join(json.dumps(row) + "\n" for row in kept)
+
+
+def read_rows(source):
+    rows = [json.loads(line) for line in (FOLDER / "cards.json").read_text().splitlines()]
+    return [row for row in rows if row["source"] == source]
+
+
+def main():
+    from tests.parity.torch_weights import load_tool
+
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--mmpretrain", type=Path)
+    checkout = parser.parse_args().mmpretrain
+    models = load_tool("torchvision_cpu").torchvision.models
+    second = list(openmmlab_rows(checkout)) if checkout else read_rows("openmmlab")
+    rows = [*torchvision_rows(models), *second]
+    hashes = [row["hash"] for row in rows]
+    twice = {row["url"] for row in rows if hashes.count(row["hash"]) > 1}
+    assert not twice, f"cards are found by their hash; these share one: {twice}"
+    (FOLDER / "cards.json").write_text(to_lines(rows))
+    (FOLDER / "labels").mkdir(exist_ok=True)
+    labels = {"imagenet1k": models.ResNet18_Weights.DEFAULT.meta["categories"]}
+    if checkout:
+        names = read_config(checkout / "mmpretrain" / "datasets" / "categories.py")
+        labels |= {"cifar10": names["CIFAR10_CATEGORIES"], "cifar100": names["CIFAR100_CATEGORIES"]}
+        labels |= {"cub200": names["CUB_CATEGORIES"]}
+    for dataset, names in labels.items():
+        (FOLDER / "labels" / f"{dataset}.txt").write_text("".join(f"{name}\n" for name in names))
+    print(f"{len(rows)} cards")
+
+
+if __name__ == "__main__":
+    main()
