@@ -35,3 +35,8 @@ class LeNet5(nn.Module):
         x = nn.tanh(layers.Conv(120, 5, padding=0, name="features_6")(x))
         x = nn.tanh(layers.Dense(84, name="classifier_0")(x.reshape(x.shape[0], -1)))
         return {"pooled": x}
+
+
+# Names of published weights, see `jaxvision/pretrained/keymaps.py`. The reference's classifier ends in the head.
+KEYS = {"openmmlab": ((r"^head\.", "backbone.classifier.2."),)}
+INPUT = (32, 32, 1)

@@ -1,163 +1,355 @@
-"""ResNet (He et al. 2016, "Deep residual learning for image recognition", arXiv:1512.03385), depths 18 to 152.
+"""ResNet (He et al. 2016, arXiv:1512.03385) and its wide, deep-stemmed, caffe-style, CIFAR and ResNeXt forms.
 
-Numbers are torchvision's (timm's `resnet18` ... `resnet152` are the same network): in a bottleneck the 3x3
-convolution carries the stride ("v1.5"; in the paper it is the first 1x1), and the shortcut of a changed shape is a
-strided 1x1 projection. The CIFAR stem (3x3, stride 1, no max pooling) keeps the four stages and is common for 32 x 32
-images; the paper's own CIFAR networks (section 4.2) have three narrower stages. Submodules carry timm's names.
+Numbers are torchvision's and timm's: in a bottleneck the 3x3 convolution carries the stride ("v1.5"; in the paper, and
+with `style="caffe"`, it is the first 1x1), and the shortcut of a changed shape is a strided 1x1 projection. Wide
+ResNet: Zagoruyko and Komodakis 2016 (arXiv:1605.07146); ResNeXt: Xie et al. 2017 (arXiv:1611.05431); deep stem ("C")
+and averaged shortcut ("D"): He et al. 2019 (arXiv:1812.01187), fig. 2. The CIFAR stem (OpenMMLab's `ResNet_CIFAR`)
+keeps the four stages; the paper's own CIFAR networks (section 4.2) have three narrower ones. Submodules carry timm's
+names.
 """
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 from jaxtyping import Array, Float
 
 from jaxvision import layers
+from jaxvision.backbones import pyramid
 from jaxvision.layers.conv import kaiming_normal_fan_out
 from jaxvision.ops import pool
 
 STAGES = {
+    10: ("basic", (1, 1, 1, 1)),
+    14: ("bottleneck", (1, 1, 1, 1)),
     18: ("basic", (2, 2, 2, 2)),
+    26: ("bottleneck", (2, 2, 2, 2)),
     34: ("basic", (3, 4, 6, 3)),
     50: ("bottleneck", (3, 4, 6, 3)),
     101: ("bottleneck", (3, 4, 23, 3)),
     152: ("bottleneck", (3, 8, 36, 3)),
+    200: ("bottleneck", (3, 24, 36, 3)),
+    269: ("bottleneck", (3, 30, 48, 8)),
 }
-"""Table 1: block type and number of blocks per stage."""
+"""Table 1: block type and number of blocks per stage; 10, 14, 26, 200 and 269 are timm's."""
 
-LEVELS = ("c2", "c3", "c4", "c5")
+DEEP = {"stem": "deep"}
+DEEP_AVG = {"stem": "deep", "shortcut": "avg"}
+TIERED_AVG = {"stem": "tiered", "shortcut": "avg"}
+
+SIZES: Mapping[str, Mapping[str, Any]] = {
+    **{f"resnet{depth}": {"depth": depth} for depth in (18, 26, 34, 50, 101, 152, 200)},
+    **{f"resnet{depth}c": {"depth": depth, **DEEP} for depth in (50, 101, 152)},
+    **{f"resnet{depth}d": {"depth": depth, **DEEP_AVG} for depth in (18, 26, 34, 50, 101, 152, 200)},
+    **{f"resnet{depth}s": {"depth": depth, **DEEP, "stem_width": 128} for depth in (50, 101, 152)},
+    **{f"resnet{depth}t": {"depth": depth, **TIERED_AVG} for depth in (10, 14, 26, 50)},
+    **{f"resnet{depth}_caffe": {"depth": depth, "style": "caffe"} for depth in (50, 101)},
+    **{f"resnet{depth}_cifar": {"depth": depth, "stem": "cifar"} for depth in (18, 34, 50, 101, 152)},
+    "resnet50_gn": {"depth": 50, "norm": layers.Norm("gn")},
+    **{f"wide_resnet{depth}_2": {"depth": depth, "width_per_group": 128} for depth in (50, 101)},
+    "resnext50_32x4d": {"depth": 50, "groups": 32, "width_per_group": 4},
+    "resnext50d_32x4d": {"depth": 50, "groups": 32, "width_per_group": 4, **DEEP_AVG},
+    **{
+        f"resnext101_{groups}x{width}d": {"depth": 101, "groups": groups, "width_per_group": width}
+        for groups, width in ((32, 4), (32, 8), (32, 16), (32, 32), (64, 4))
+    },
+    "resnext152_32x4d": {"depth": 152, "groups": 32, "width_per_group": 4},
+}
+"""Name -> fields of `ResNet`, in the names of timm, which include torchvision's; the caffe and CIFAR forms and the last
+ResNeXt are OpenMMLab's."""
+
+LEVELS = ("c1", "c2", "c3", "c4", "c5")
 
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions around a shortcut (fig. 5, left).
+class Block(nn.Module):
+    """What both kinds of block have: a residual branch joined to a shortcut.
 
     Attributes:
       features: width of the block; the output has `features * expansion` channels.
-      strides: of the first 3x3 convolution and of the projection.
+      strides: of the block.
+      dilation, first_dilation: of its 3x3 convolutions; the first one of a basic block takes `first_dilation`, and so
+        does the only one of a bottleneck.
       norm: makes the normalisation layers.
+      shortcut: how a changed shape is projected: "conv" (strided) or "avg" (2x2 means, then 1x1).
+      shortcut_kernel: of the "conv" projection where it has a stride or dilation.
+      squeeze: channels inside the squeeze-and-excitation that ends the residual branch; 0: none.
+      drop_path: probability of dropping the residual branch while training.
       zero_init_last: the last norm starts with scale 0, so that the block starts as the identity.
     """
 
     features: int
     strides: int = 1
+    dilation: int = 1
+    first_dilation: int = 1
     norm: layers.Norm = layers.Norm()
+    shortcut: str = "conv"
+    shortcut_kernel: int = 1
+    squeeze: int = 0
+    drop_path: float = 0.0
     zero_init_last: bool = False
 
-    expansion = 1
+    expansion: ClassVar[int] = 1
+
+    @property
+    def out(self) -> int:
+        """Output channels."""
+        return self.features * self.expansion
+
+    @nn.nowrap
+    def last_norm(self, name: str) -> nn.Module:
+        return self.norm(name=name, scale_init=nn.initializers.zeros if self.zero_init_last else nn.initializers.ones)
+
+    @nn.nowrap
+    def join(self, x: Float[Array, "b h w c"], y: Float[Array, "b h2 w2 d"], train: bool) -> Float[Array, "b h2 w2 d"]:
+        """The activated sum of the input and the residual branch."""
+        if self.squeeze:
+            y = layers.SqueezeExcite(self.squeeze, name="se")(y)
+        y = layers.DropPath(self.drop_path, name="drop_path")(y, train=train)
+        return nn.relu(y + self.project(x, train))
+
+    @nn.nowrap
+    def project(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h2 w2 d"]:
+        """The input, projected where the block changes its shape (option B of section 3.3).
+
+        Where dilation replaces the stride, OpenMMLab's averaged shortcut pools nothing, and so does this one (timm
+        averages 2x2 at stride 1).
+        """
+        if self.strides == 1 and x.shape[-1] == self.out:
+            return x
+        if self.shortcut == "avg":
+            if self.strides > 1:
+                x = pool.avg_pool(x, self.strides, ceil_mode=True, count_include_pad=False)
+            x = conv(self.out, 1, name="downsample_1")(x)
+            return self.norm(name="downsample_2")(x, train=train)
+        size = 1 if self.strides == 1 and self.dilation == 1 else self.shortcut_kernel
+        dilation = self.first_dilation if size > 1 else 1
+        x = conv(self.out, size, self.strides, dilation=dilation, name="downsample_0")(x)
+        return self.norm(name="downsample_1")(x, train=train)
+
+
+class BasicBlock(Block):
+    """Two 3x3 convolutions around a shortcut (fig. 5, left)."""
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h2 w2 d"]:
-        y = _conv(self.features, 3, self.strides, name="conv1")(x)
+    def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h2 w2 d"]:
+        y = conv(self.features, 3, self.strides, dilation=self.first_dilation, name="conv1")(x)
         y = nn.relu(self.norm(name="bn1")(y, train=train))
-        y = _conv(self.features, 3, name="conv2")(y)
-        y = self.norm(name="bn2", scale_init=_last_scale(self.zero_init_last))(y, train=train)
-        return nn.relu(y + _shortcut(x, self.features, self.strides, self.norm, train))
+        y = conv(self.out, 3, dilation=self.dilation, name="conv2")(y)
+        return self.join(x, self.last_norm("bn2")(y, train=train), train)
 
 
-class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions around a shortcut (fig. 5, right); attributes as in `BasicBlock`."""
+class Bottleneck(Block):
+    """1x1, 3x3 and 1x1 convolutions around a shortcut (fig. 5, right).
 
-    features: int
-    strides: int = 1
-    norm: layers.Norm = layers.Norm()
-    zero_init_last: bool = False
+    Attributes:
+      groups: of the 3x3 convolution (ResNeXt's cardinality).
+      width_per_group: channels of one group at a block width of 64.
+      style: "pytorch" (the 3x3 convolution has the stride) or "caffe" (the first 1x1).
+      reduce_first: divides the channels of the first 1x1 convolution.
+    """
 
-    expansion = 4
+    groups: int = 1
+    width_per_group: int = 64
+    style: str = "pytorch"
+    reduce_first: int = 1
+
+    expansion: ClassVar[int] = 4
+
+    @property
+    def middle(self) -> int:
+        """Channels of the 3x3 convolution."""
+        return max(self.features * self.width_per_group // 64, 1) * self.groups
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h2 w2 d"]:
-        out = self.features * self.expansion
-        y = _conv(self.features, 1, name="conv1")(x)
+    def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h2 w2 d"]:
+        y = conv(self.middle // self.reduce_first, 1, self.strides if self.style == "caffe" else 1, name="conv1")(x)
         y = nn.relu(self.norm(name="bn1")(y, train=train))
-        y = _conv(self.features, 3, self.strides, name="conv2")(y)
-        y = nn.relu(self.norm(name="bn2")(y, train=train))
-        y = _conv(out, 1, name="conv3")(y)
-        y = self.norm(name="bn3", scale_init=_last_scale(self.zero_init_last))(y, train=train)
-        return nn.relu(y + _shortcut(x, out, self.strides, self.norm, train))
+        y = self.spatial(y, 1 if self.style == "caffe" else self.strides, train)
+        y = conv(self.out, 1, name="conv3")(y)
+        return self.join(x, self.last_norm("bn3")(y, train=train), train)
 
-
-_BLOCKS: dict[str, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
+    @nn.nowrap
+    def spatial(self, y: Float[Array, "b h w c"], strides: int, train: bool) -> Float[Array, "b h2 w2 d"]:
+        """The 3x3 convolution with its norm and activation."""
+        y = conv(self.middle, 3, strides, dilation=self.first_dilation, groups=self.groups, name="conv2")(y)
+        return nn.relu(self.norm(name="bn2")(y, train=train))
 
 
 class ResNet(nn.Module):
-    """Feature levels "c2" ... "c5", the outputs of the four stages.
+    """Feature levels "c2" ... "c5", the outputs of the four stages, and "c1", that of the stem before its pooling.
 
     Attributes:
-      depth: 18, 34, 50, 101 or 152.
-      stem: "imagenet" (7x7 stride 2, max pooling; strides 4 ... 32) or "cifar" (3x3 stride 1; strides 1 ... 8).
-      width: channels of the stem and of the first stage's blocks; doubles with each stage.
+      depth: a key of `STAGES`.
+      stem: "imagenet" (7x7 stride 2), "deep" (three 3x3, "C" and "D"), "tiered" (timm's "t": deep with rising widths),
+        each before max pooling (strides 4 ... 32); or "cifar" (3x3 stride 1, no pooling; strides 1 ... 8).
+      width: channels of the first stage's blocks; doubles with each stage.
+      stem_width: channels of "c1"; None: `width`.
+      groups, width_per_group, style: of bottlenecks, see there.
+      shortcut: see `Block`.
       norm: normalisation of every convolution.
+      out_levels: which levels are returned; stages beyond the last one are not built.
       frozen_stages: the stem and this many stages pass no gradient and use running statistics (0: nothing is frozen).
-        Weight decay moves parameters without a gradient too: freeze their paths in the optimizer as well.
+        A run keeps `frozen_paths` out of the optimizer, whose weight decay would move them.
+      output_stride: 32, or 16 or 8: later stages dilate instead (torchvision's `replace_stride_with_dilation`).
+      contract_dilation: the first block of a dilated stage keeps the former dilation, as in torchvision and
+        OpenMMLab's segmenters (its detectors' DC5 does not).
+      drop_path_rate: stochastic depth of the last block, rising linearly from 0.
+      remat: recompute blocks in the backward pass.
       zero_init_last: residual branches start at zero (Goyal et al. 2017, arXiv:1706.02677, section 5.1).
     """
 
     depth: int = 50
     stem: str = "imagenet"
     width: int = 64
+    stem_width: int | None = None
+    groups: int = 1
+    width_per_group: int = 64
+    style: str = "pytorch"
+    shortcut: str = "conv"
     norm: layers.Norm = layers.Norm()
+    out_levels: tuple[str, ...] = LEVELS[1:]
     frozen_stages: int = 0
+    output_stride: int = 32
+    contract_dilation: bool = True
+    drop_path_rate: float = 0.0
+    remat: bool = False
     zero_init_last: bool = False
 
     def __post_init__(self) -> None:
+        family = type(self).__name__
         if self.depth not in STAGES:
-            raise ValueError(f"ResNet got depth={self.depth}; it knows {', '.join(map(str, STAGES))}")
-        if self.stem not in ("imagenet", "cifar"):
-            raise ValueError(f"ResNet got stem={self.stem!r}; it knows 'imagenet' and 'cifar'")
-        if not 0 <= self.frozen_stages <= len(LEVELS):
-            raise ValueError(f"ResNet got frozen_stages={self.frozen_stages}; it takes 0 to {len(LEVELS)}")
+            raise ValueError(f"{family} got depth={self.depth}; it knows {', '.join(map(str, STAGES))}")
+        for name, known in (
+            ("stem", ("imagenet", "deep", "tiered", "cifar")),
+            ("style", ("pytorch", "caffe")),
+            ("shortcut", ("conv", "avg")),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{family} got {name}={getattr(self, name)!r}; it knows {', '.join(known)}")
+        kind = STAGES[self.depth][0]
+        if kind not in self.blocks:
+            raise ValueError(
+                f"{family} got depth={self.depth}, whose blocks are {kind}; it has only {', '.join(self.blocks)}"
+            )
+        if kind == "basic" and (self.groups, self.width_per_group, self.style) != (1, 64, "pytorch"):
+            raise ValueError(
+                f"{family} got groups, width_per_group or style for basic blocks: take a depth of bottlenecks"
+            )
+        pyramid.check(self, LEVELS, stages=4)
         super().__post_init__()
 
     @property
+    def blocks(self) -> Mapping[str, type[Block]]:
+        """The class of each kind of block."""
+        return {"basic": BasicBlock, "bottleneck": Bottleneck}
+
+    @nn.nowrap
+    def block_options(self, features: int) -> dict[str, Any]:
+        """What blocks of this width get beyond their geometry."""
+        if STAGES[self.depth][0] == "basic":
+            return {}
+        return {"groups": self.groups, "width_per_group": self.width_per_group, "style": self.style}
+
+    @property
+    def stages(self) -> tuple[pyramid.Stage, ...]:
+        """Strides and dilations of the stages that are built."""
+        start = 1 if self.stem == "cifar" else 4
+        all_of_them = pyramid.dilate((1, 2, 2, 2), start, self.output_stride, contract=self.contract_dilation)
+        return all_of_them[: max(map(LEVELS.index, self.out_levels))]
+
+    @property
     def channels(self) -> dict[str, int]:
-        """Channels of each level."""
-        expansion = _BLOCKS[STAGES[self.depth][0]].expansion
-        return {level: self.width * 2**i * expansion for i, level in enumerate(LEVELS)}
+        """Channels of each returned level."""
+        kind, _ = STAGES[self.depth]
+        every = [self.stem_width or self.width]
+        every += [self.width * 2**i * self.blocks[kind].expansion for i in range(4)]
+        return pyramid.select(dict(zip(LEVELS, every, strict=True)), self.out_levels)
 
     @property
     def strides(self) -> dict[str, int]:
-        """Input pixels per output pixel of each level."""
-        first = 4 if self.stem == "imagenet" else 1
-        return {level: first * 2**i for i, level in enumerate(LEVELS)}
+        """Input pixels per output pixel of each returned level."""
+        every = (1 if self.stem == "cifar" else 2, *(stage.total for stage in self.stages))
+        return pyramid.select(dict(zip(LEVELS, every, strict=False)), self.out_levels)
+
+    @property
+    def frozen_paths(self) -> tuple[str, ...]:
+        """Regular expressions, each for whole paths below this module, of the parameters that `frozen_stages` names."""
+        if not self.frozen_stages:
+            return ()
+        count = min(self.frozen_stages, len(self.stages))
+        return (r"(conv1|bn1)(_\d+)?/.*", *(rf"layer{i + 1}_\d+/.*" for i in range(count)))
 
     @nn.compact
     def __call__(self, images: Float[Array, "b h w c"], *, train: bool) -> dict[str, Float[Array, "b _ _ _"]]:
-        name, counts = STAGES[self.depth]
-        block = _BLOCKS[name]
-        moving = train and self.frozen_stages == 0
-        if self.stem == "imagenet":
-            x = _conv(self.width, 7, 2, name="conv1")(images)
-        else:
-            x = _conv(self.width, 3, name="conv1")(images)
-        x = nn.relu(self.norm(name="bn1")(x, train=moving))
-        if self.stem == "imagenet":
-            x = pool.max_pool(x, 3, 2, 1)
-
-        levels = {}
-        for i, (level, count) in enumerate(zip(LEVELS, counts, strict=True)):
+        kind, counts = STAGES[self.depth]
+        block = pyramid.block_class(self.blocks[kind], self.remat)
+        rates = pyramid.drop_path_rates(self.drop_path_rate, counts)
+        x = self.stem_layers(images, train and not self.frozen_stages)
+        levels = {"c1": jax.lax.stop_gradient(x) if self.frozen_stages else x}
+        x = self.stem_pool(x)
+        for i, stage in enumerate(self.stages):
             frozen = i < self.frozen_stages
-            for j in range(count):
+            for j in range(counts[i]):
                 x = block(
                     features=self.width * 2**i,
-                    strides=2 if i > 0 and j == 0 else 1,
+                    strides=stage.strides if j == 0 else 1,
+                    dilation=stage.dilation,
+                    first_dilation=stage.first_dilation if j == 0 else stage.dilation,
                     norm=self.norm,
+                    shortcut=self.shortcut,
+                    drop_path=rates[i][j],
                     zero_init_last=self.zero_init_last,
                     name=f"layer{i + 1}_{j}",
-                )(x, train=train and not frozen)
+                    **self.block_options(self.width * 2**i),
+                )(x, train and not frozen)
             x = jax.lax.stop_gradient(x) if frozen else x
-            levels[level] = x
-        return levels
+            levels[LEVELS[i + 1]] = x
+        return pyramid.select(levels, self.out_levels)
+
+    @nn.nowrap
+    def stem_layers(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b _ _ d"]:
+        """Everything in front of the pooling."""
+        width = self.stem_width or self.width
+        if self.stem in ("deep", "tiered"):
+            first = width // 2 if self.stem == "deep" else width // 8 * 3
+            x = conv(first, 3, 2, name="conv1_0")(x)
+            x = nn.relu(self.norm(name="conv1_1")(x, train=train))
+            x = conv(width // 2, 3, name="conv1_3")(x)
+            x = nn.relu(self.norm(name="conv1_4")(x, train=train))
+            x = conv(width, 3, name="conv1_6")(x)
+        else:
+            x = conv(width, 3, name="conv1")(x) if self.stem == "cifar" else conv(width, 7, 2, name="conv1")(x)
+        return nn.relu(self.norm(name="bn1")(x, train=train))
+
+    @nn.nowrap
+    def stem_pool(self, x: Float[Array, "b h w c"]) -> Float[Array, "b _ _ c"]:
+        return x if self.stem == "cifar" else pool.max_pool(x, 3, 2, 1)
 
 
-def _conv(features: int, kernel_size: int, strides: int = 1, *, name: str) -> layers.Conv:
-    return layers.Conv(features, kernel_size, strides, use_bias=False, kernel_init=kaiming_normal_fan_out, name=name)
+def conv(features: int, kernel_size: int, strides: int = 1, *, name: str, **options: Any) -> layers.Conv:
+    """A convolution without bias, initialised for ReLU."""
+    return layers.Conv(
+        features, kernel_size, strides, use_bias=False, kernel_init=kaiming_normal_fan_out, name=name, **options
+    )
 
 
-def _last_scale(zero: bool) -> nn.initializers.Initializer:
-    return nn.initializers.zeros if zero else nn.initializers.ones
-
-
-def _shortcut(x: Array, features: int, strides: int, norm: layers.Norm, train: bool) -> Array:
-    """The input, projected where the block changes its shape (option B of section 3.3)."""
-    if strides == 1 and x.shape[-1] == features:
-        return x
-    x = _conv(features, 1, strides, name="downsample_0")(x)
-    return norm(name="downsample_1")(x, train=train)
+# Names of published weights, see `jaxvision/pretrained/keymaps.py`.
+_TORCHVISION = ((r"^backbone\.", ""), (r"^head\.", "fc."))
+KEYS = {
+    "torchvision": _TORCHVISION,
+    "timm": _TORCHVISION,
+    "openmmlab": ((r"^head\.", "head.fc."),),
+    "smp": ((r"^backbone\.", "encoder."), (r"^head\.", "classification_head.3.")),
+    "huggingface": (
+        (r"^backbone\.(conv|bn)1\.", r"backbone.embedder.embedder.\g<1>0."),
+        *((rf"^backbone\.layer{i + 1}\.(\d+)\.", rf"backbone.encoder.stages.{i}.layers.\1.") for i in range(4)),
+        *((rf"\.(conv|bn){i + 1}\.", rf".layer.{i}.\g<1>0.") for i in range(3)),
+        (r"\.downsample\.0\.", ".shortcut.conv0."),
+        (r"\.downsample\.1\.", ".shortcut.bn0."),
+        (r"\.conv0\.", ".convolution."),
+        (r"\.bn0\.", ".normalization."),
+        (r"^backbone\.", "resnet."),
+        (r"^head\.", "classifier.1."),
+    ),
+}

@@ -3,5 +3,6 @@
 from jaxvision.layers.conv import Conv, Dense
 from jaxvision.layers.drop_path import DropPath, drop_path
 from jaxvision.layers.norm import BatchNorm, GroupNorm, LayerNorm, Norm
+from jaxvision.layers.squeeze_excite import SqueezeExcite
 
-__all__ = ["BatchNorm", "Conv", "Dense", "DropPath", "GroupNorm", "LayerNorm", "Norm", "drop_path"]
+__all__ = ["BatchNorm", "Conv", "Dense", "DropPath", "GroupNorm", "LayerNorm", "Norm", "SqueezeExcite", "drop_path"]

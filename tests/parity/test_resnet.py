@@ -1,4 +1,6 @@
-"""ResNets against torchvision and OpenMMLab: every level, logits, statistics and gradients from the same weights."""
+"""ResNets against torchvision and OpenMMLab: every level, logits, statistics and gradients from the same weights.
+
+`test_zoo` holds the other forms, `zoo_errors` the other depths."""
 
 import copy
 
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxvision import layers, losses
-from jaxvision.backbones.resnet import LEVELS, STAGES, ResNet
+from jaxvision.backbones.resnet import LEVELS, ResNet
 from jaxvision.classification.classifier import Classifier
 from tests.conftest import strict
 from tests.parity.torch_weights import error, load_golden, load_tool, nchw, nhwc, relative, to_variables
@@ -31,7 +33,7 @@ def reference(depth, size, images=4):
 def reference_outputs(model, x):
     """Every level and the logits."""
     outputs, y = {}, model.maxpool(model.relu(model.bn1(model.conv1(x))))
-    for level, stage in zip(LEVELS, (model.layer1, model.layer2, model.layer3, model.layer4), strict=True):
+    for level, stage in zip(LEVELS[1:], (model.layer1, model.layer2, model.layer3, model.layer4), strict=True):
         outputs[level] = y = stage(y)
     return {name: value.numpy() for name, value in {**outputs, "logits": model(x)}.items()}
 
@@ -43,7 +45,7 @@ def run(model, variables, x):
         return jax.jit(apply)(variables, x)
 
 
-@pytest.mark.parametrize("depth,size", [(18, 96), (34, 64), (50, 96), (101, 64), (152, 64)])
+@pytest.mark.parametrize("depth,size", [(18, 96), (50, 96)])
 def test_levels_and_logits_equal_torchvision(depth, size):
     model, x = reference(depth, size)
     theirs, exact = reference_outputs(model, x), reference_outputs(copy.deepcopy(model).double(), x.double())
@@ -56,15 +58,6 @@ def test_levels_and_logits_equal_torchvision(depth, size):
     assert all(errors[name] <= allowed[name] for name in errors), errors
     if depth <= 50:
         assert max(error(ours[name], theirs[name]) for name in theirs) <= 1e-4
-
-
-def test_names_and_shapes_are_those_of_timm():
-    timm = pytest.importorskip("timm")
-    for depth in STAGES:
-        theirs = to_variables({k: v.numpy() for k, v in timm.create_model(f"resnet{depth}").state_dict().items()})
-        x = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
-        ours = jax.eval_shape(lambda x, d=depth: Classifier(ResNet(d), 1000).init(jax.random.key(0), x), x)
-        assert jax.tree.map(jnp.shape, theirs) == jax.tree.map(jnp.shape, ours)
 
 
 def test_the_golden_resnet50_of_openmmlab_is_reproduced():
