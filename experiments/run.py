@@ -1,8 +1,9 @@
-"""Trains or evaluates a config, or prints it.
+"""Trains or evaluates a config, or prints it; or trains on a folder of data, writing a config for it.
 
 python -m experiments.run --config configs/classification/lenet5_digits.py
 python -m experiments.run --config lenet5_digits:smoke --workdir runs/smoke --config.schedule.steps=4
 python -m experiments.run --config runs/lenet5_digits --mode eval
+python -m experiments.run --data flowers --workdir runs/flowers
 """
 
 import argparse
@@ -19,6 +20,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         rest, overrides = jv_config.split_overrides(sys.argv[1:] if argv is None else argv)
         options = _parser().parse_args(rest)
+        if options.data is not None:
+            if options.mode == "eval":
+                raise _Usage("--data trains; evaluate the run with --config WORKDIR --mode eval")
+            from jaxvision import starter
+
+            options.config, options.workdir = starter.start(options.data, options.workdir)
         config = jv_config.load(options.config, overrides)
         if options.mode == "print":
             print(jv_config.describe(config))
@@ -71,12 +78,9 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
         epilog="--config.KEY=VALUE overrides a value: --config.schedule.epochs=12 --config.schedule.optimizer=adamw",
     )
-    parser.add_argument(
-        "--config",
-        required=True,
-        metavar="CONFIG",
-        help="file.py[:arg], a name such as lenet5_digits[:smoke], or a workdir",
-    )
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--config", metavar="CONFIG", help="file.py[:arg], a name (lenet5_digits[:smoke]), or a workdir")
+    which.add_argument("--data", metavar="FOLDER", help="COCO, VOC, YOLO, folders of images, or images with masks")
     parser.add_argument("--workdir", metavar="DIR", help="where everything is written; default: runs/NAME")
     parser.add_argument("--mode", choices=("train", "eval", "print"), default="train", help="default: train")
     parser.add_argument("--checkpoint", metavar="PATH", help="to evaluate; default: the newest of the workdir")
