@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-SHEET = 36
-"""Pictures on the contact sheet at most."""
+from jaxvision import errors
+
+SHEET = 36  # pictures on the contact sheet at most
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         infer = Inferencer(arguments.config, arguments.checkpoint, batch_size=arguments.batch_size)
         print(f"weights: {infer.model.origin}", flush=True)
         _predict(infer, files, Path(arguments.output))
-    except (ValueError, OSError, RuntimeError) as error:
+    except errors.EXPECTED as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
@@ -91,9 +92,8 @@ def _free_name(stem: str, used: set[str]) -> str:
 
 def _told(prediction: dict[str, Any]) -> str:
     """Class and score where the direction has them, else the JSON on one line."""
-    if "class" in prediction and "score" in prediction:
-        return f"{prediction['class']:<16} {prediction['score']:.4f}"
-    return json.dumps(prediction)
+    told = "class" in prediction and "score" in prediction
+    return f"{prediction['class']:<16} {prediction['score']:.4f}" if told else json.dumps(prediction)
 
 
 if __name__ == "__main__":

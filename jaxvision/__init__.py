@@ -1,10 +1,18 @@
 """jaxvision: the whole of computer vision in one pure-JAX library."""
 
+import importlib
 from typing import Any
 
 __version__ = "0.1.0"
 
-__all__ = ["Inferencer", "create_model", "list_models"]
+__all__ = ["Inferencer", "create_model", "list_models", "load_pretrained", "weight_card"]
+
+_LAZY = {
+    "Inferencer": "jaxvision.inference",
+    "load_pretrained": "jaxvision.pretrained.load",
+    "weight_card": "jaxvision.pretrained.cards",
+}
+"""What is imported when it is asked for."""
 
 
 def list_models(pattern: str = "*") -> tuple[str, ...]:
@@ -25,8 +33,6 @@ def create_model(name: str, **arguments: Any) -> Any:
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Inferencer":
-        from jaxvision.inference import Inferencer
-
-        return Inferencer
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'jaxvision' has no attribute {name!r}")

@@ -127,7 +127,7 @@ def measure_input(config: Any, *, seconds: float = 1.0, rounds: int = 5) -> Inpu
         with prefetch(loader.train(), devices.place, config.data.prefetch) as batches:
             placed.append(_rate(batches, seconds))
     batch = loader.batch_size
-    return InputSpeed(batch, loader.source.image_shape, batch * max(gathered), batch * max(placed))
+    return InputSpeed(batch, loader.example_batch()["image"].shape[1:], batch * max(gathered), batch * max(placed))
 
 
 def _rate(batches: Iterator[Any], seconds: float) -> float:

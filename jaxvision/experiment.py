@@ -21,7 +21,7 @@ from jaxvision.engine.evaluation import Evaluator
 from jaxvision.engine.optimizers import OptimizerBundle, make_optimizer
 from jaxvision.engine.parallel import SHARED, SPLIT, Parallel, check_batch_size, make_parallel
 from jaxvision.engine.state import Preprocess, TrainState, Transforms, create_state, transforms_for
-from jaxvision.engine.step import StepSettings, make_train_step
+from jaxvision.engine.step import CompiledSteps, StepSettings, make_train_step
 from jaxvision.engine.task import Batch, Task
 
 DTYPES = {"float32": jnp.float32, "bf16": jnp.bfloat16}
@@ -98,6 +98,11 @@ class Experiment:
         step = make_train_step(self.task, self.transforms, self.settings)
         return self.parallel.map(step, inputs=(SHARED, SPLIT), outputs=(SHARED, SHARED), donate=(0,))
 
+    def compile_train_step(self, state: TrainState) -> CompiledSteps:
+        """The step for every shape of batch that the training data have."""
+        batches = [self.parallel.abstract_batch(batch) for batch in self.data.train.example_batches()]
+        return CompiledSteps(self.train_step(), state, batches)
+
     def evaluator(self) -> Evaluator:
         return Evaluator(
             self.task,
@@ -133,8 +138,12 @@ def build(config: Any, devices: Parallel | None = None) -> Experiment:
         check_batch_size(config.data.eval_batch_size or config.data.batch_size, devices.shares, name=EVAL_BATCH_SIZE)
         data = build_data(config.data, config.seed, jax.process_index(), jax.process_count())
         task = build_task(config, class_names=data.class_names, num_classes=data.num_classes)
+    schedule = dataclasses.replace(schedule, freeze=(*schedule.freeze, *frozen_paths(task)))
     total_steps = schedule.steps or (schedule.epochs or 0) * data.train.steps_per_epoch
-    preprocess = build_preprocess(config, train=True)
+    with errors.setup():
+        transforms = build_transforms(config, train=True)
+        augment.check_groups(transforms, config.data.batch_size // devices.shares, f"each of {devices.shares} shares")
+    preprocess = augment.pipeline(transforms)
     example = data.train.example_batch()
     params = jax.eval_shape(lambda key, batch: task.init(key, preprocess(batch, key)), jax.random.key(0), example)
     with errors.setup():
@@ -182,15 +191,34 @@ def build_task(config: Any, *, class_names: tuple[str, ...], num_classes: int) -
     return configs.build("task", config.task, model=model, class_names=tuple(class_names))
 
 
+def frozen_paths(task: Task) -> tuple[str, ...]:
+    """Patterns of the parameters that parts of the task's model keep frozen (`frozen_stages`): no decay moves them."""
+    model = getattr(task, "model", None)
+    parts = [field.name for field in dataclasses.fields(model)] if dataclasses.is_dataclass(model) else []
+    own = {name: getattr(getattr(model, name), "frozen_paths", ()) for name in parts if name not in ("parent", "name")}
+    return tuple(f"{name}/{pattern}" for name, patterns in own.items() for pattern in patterns)
+
+
 def build_preprocess(config: Any, *, train: bool) -> Preprocess:
+    """The device transforms of the data section as one function of a batch and a key."""
+    return augment.pipeline(build_transforms(config, train=train))
+
+
+def build_transforms(config: Any, *, train: bool) -> list[Any]:
     """The device transforms of the data section: augmentation (in training), then those of evaluation.
 
     Pixels that none of them normalises are divided by 255, as float32.
+
+    Raises:
+      ValueError: transforms of evaluation that mix samples.
     """
     names = ("augment", "eval_transforms") if train else ("eval_transforms",)
     chosen = [configs.build("augment", spec) for name in names for spec in config.data[name]]
+    for spec in config.data.eval_transforms:
+        if isinstance(configs.build("augment", spec), augment.GroupTransform):
+            raise ValueError(f"data.eval_transforms holds {spec.name!r}, which mixes samples: move it to data.augment")
     normalised = any(isinstance(transform, augment.Normalize) for transform in chosen)
-    return augment.pipeline(chosen if normalised else [*chosen, augment.Normalize()])
+    return chosen if normalised else [*chosen, augment.Normalize()]
 
 
 def set_compilation_cache() -> None:

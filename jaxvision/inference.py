@@ -24,9 +24,20 @@ import numpy as np
 from etils import epath
 from jaxtyping import UInt8
 
+from jaxvision.data.build import host_transforms
+from jaxvision.data.collate import GEOMETRY, collate
 from jaxvision.data.images import fit_image, read_image
+from jaxvision.data.order import sample_rng
+from jaxvision.data.prepare import prepare
+from jaxvision.data.samples import Sample
+from jaxvision.data.transforms import Resize
 from jaxvision.engine.task import Context, Task
-from jaxvision.pretrained.safetensors import assign, load_safetensors, load_safetensors_metadata, save_safetensors
+from jaxvision.errors import SetupError
+from jaxvision.pretrained.cards import find_card, is_card_name
+from jaxvision.pretrained.keymaps import family_of
+from jaxvision.pretrained.load import match, open_weights
+from jaxvision.pretrained.safetensors import assign, load_safetensors_metadata, save_safetensors
+from jaxvision.pretrained.torch_file import LoadedFile
 from jaxvision.trees import TreeMismatch, flatten, nest
 
 PyTree = Any
@@ -51,6 +62,7 @@ class Result:
       json: the same in the direction's usual format.
       task: draws the picture.
       image: the array that was given; files are read again when they are drawn, so that many results stay small.
+      geometry: `size`, `original_size` and `to_original` of the image on its canvas.
     """
 
     path: str | None
@@ -58,11 +70,12 @@ class Result:
     json: dict[str, Any]
     task: Task
     image: Image | None = None
+    geometry: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def picture(self) -> UInt8[np.ndarray, "h w 3"]:
         """The image with its prediction drawn beside or on it."""
         image = self.image if self.path is None else read_image(self.path)
-        return self.task.draw({"image": image}, self.prediction)
+        return self.task.draw({"image": image, **self.geometry}, self.prediction)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the picture (`.png`, `.jpg`, `.webp`); folders are made."""
@@ -82,6 +95,7 @@ class Model:
       channels: of the images, 1 or 3.
       preprocess: device transforms `(batch, key) -> batch` of evaluation.
       dtype: compute dtype of the precision policy.
+      host_transforms: of evaluation, from the decoded image to its canvas.
       origin: one line that says where the weights come from.
     """
 
@@ -91,6 +105,7 @@ class Model:
     channels: int
     preprocess: Callable[[Mapping[str, Any], Any], Mapping[str, Any]]
     dtype: Any = jnp.float32
+    host_transforms: tuple[Any, ...] = (Resize(),)
     origin: str = ""
 
 
@@ -110,7 +125,7 @@ class Inferencer:
           batch_size: images per call of the compiled program; fewer are padded.
         """
         if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}: expected at least 1")
+            raise SetupError(f"batch_size is {batch_size}: expected at least 1")
         self.model = source if isinstance(source, Model) else load_model(source, checkpoint)
         self.batch_size = batch_size
         self._predict = jax.jit(functools.partial(_predict, self.model))
@@ -133,43 +148,45 @@ class Inferencer:
 
     def iterate(self, items: Iterable[Input]) -> Iterator[Result]:
         """Results one by one, in order, for image files and arrays; for more images than memory should hold."""
-        waiting: tuple[list[Input], PyTree] | None = None
+        waiting: tuple[list[Input], list[Sample], PyTree] | None = None
         with ThreadPoolExecutor(READERS) as pool:
             for chunk in _chunks(items, self.batch_size):
-                images = list(pool.map(self._read, chunk))
+                samples = list(pool.map(self._read, chunk))
                 # While the device works on this batch, results of the one before are handed out and the next is read.
-                predictions = self._predict(self._variables, self._batch(images))
+                predictions = self._predict(self._variables, self._batch(samples))
                 if waiting is not None:
                     yield from self._results(*waiting)
-                waiting = (chunk, predictions)
+                waiting = (chunk, samples, predictions)
         if waiting is not None:
             yield from self._results(*waiting)
 
-    def _read(self, item: Input) -> Image:
+    def _read(self, item: Input) -> Sample:
         image = read_image(item) if isinstance(item, (str, os.PathLike)) else item
-        return fit_image(image, self.model.image_size, self.model.channels)
+        size = np.shape(image)[:2] if np.ndim(image) > 1 else (1, 1)
+        image = fit_image(image, size, self.model.channels)  # checks it, too
+        canvas, channels, transforms = self.model.image_size, self.model.channels, self.model.host_transforms
+        return prepare(image, None, transforms, sample_rng(0, 0), canvas=canvas, channels=channels)
 
-    def _batch(self, images: list[Image]) -> dict[str, np.ndarray]:
+    def _batch(self, samples: list[Sample]) -> dict[str, Any]:
         size = self.batch_size
-        stack = np.zeros((size, *self.model.image_size, self.model.channels), np.uint8)
-        stack[: len(images)] = images
         return {
-            "image": stack,
-            "valid": np.arange(size) < len(images),
+            **collate(samples + samples[-1:] * (size - len(samples))),
+            "valid": np.arange(size) < len(samples),
             "index": np.arange(size, dtype=np.int32),
             "position": np.arange(size, dtype=np.uint32),
         }
 
-    def _results(self, chunk: list[Input], predictions: PyTree) -> Iterator[Result]:
+    def _results(self, chunk: list[Input], samples: list[Sample], predictions: PyTree) -> Iterator[Result]:
         predictions = jax.device_get(predictions)
-        for row, item in enumerate(chunk):
+        for row, (item, prepared) in enumerate(zip(chunk, samples, strict=True)):
             own = jax.tree.map(lambda x, row=row: x[row], predictions)
             is_file = isinstance(item, (str, os.PathLike))
-            sample = {} if is_file else {"image": item}
+            sample = {key: prepared[key] for key in GEOMETRY} | ({} if is_file else {"image": item})
             yield Result(
                 path=os.fspath(item) if is_file else None,  # type: ignore[arg-type]
                 prediction=own,
                 json=self.model.task.to_json(sample, own),
+                geometry={key: prepared[key] for key in GEOMETRY},
                 task=self.model.task,
                 image=None if is_file else item,  # type: ignore[arg-type]
             )
@@ -182,7 +199,7 @@ def expand(inputs: Input | Iterable[Input]) -> tuple[list[Input], bool]:
     if isinstance(inputs, (list, tuple)):
         found = list(itertools.chain.from_iterable(expand(item)[0] for item in inputs))
         if not found:
-            raise ValueError("there is no image to predict for: the list is empty")
+            raise SetupError("there is no image to predict for: the list is empty")
         return found, False
     array = np.asarray(inputs)
     if array.ndim == 4:
@@ -241,7 +258,7 @@ def save_weights(
     """
     workdir = epath.Path(source)
     if not (workdir / "config.json").exists():
-        raise ValueError(_no_checkpoint(source, workdir))
+        raise SetupError(_no_checkpoint(source, workdir))
     model = load_model(workdir, checkpoint)
     meta = workdir / "meta.json"
     metadata = {"config": (workdir / "config.json").read_text(), "meta": meta.read_text() if meta.exists() else "{}"}
@@ -254,11 +271,11 @@ def load_model(source: str | os.PathLike[str], checkpoint: str | int | os.PathLi
     Args:
       source: the workdir of a run; or a config (name or file) or the name of a registered model, with a `checkpoint`.
       checkpoint: of a workdir: a step, "best", or None for the newest; or a path: a workdir, its `checkpoints` folder,
-        one step in there, or a `.safetensors` file.
+        one step in there, or a file of weights, ours or published (see `jv.load_pretrained`), or a weight card.
 
     Raises:
       FileNotFoundError: no such workdir, config or weights.
-      ValueError: no checkpoint given where one is needed, or one of another model (all differences are listed).
+      SetupError: no checkpoint given where one is needed, or one of another model (all differences are listed).
     """
     from jaxvision import config as configs
     from jaxvision import experiment
@@ -267,7 +284,7 @@ def load_model(source: str | os.PathLike[str], checkpoint: str | int | os.PathLi
     workdir = workdir.parent if workdir.name == "config.json" else workdir
     is_workdir = (workdir / "config.json").exists()
     if not is_workdir and checkpoint is None:
-        raise ValueError(_no_checkpoint(source, workdir))
+        raise SetupError(_no_checkpoint(source, workdir))
     weights = find_weights(checkpoint, workdir if is_workdir else None)
     config = _read_config(workdir) if is_workdir else _named_config(os.fspath(source), weights)
     configs.import_extensions(config.imports)
@@ -277,22 +294,25 @@ def load_model(source: str | os.PathLike[str], checkpoint: str | int | os.PathLi
     image_size, channels = tuple(config.data.image_size), config.data.channels
     loaded, origin = weights.load(ema=config.evaluation.use_ema)
     variables = fit_variables(task, preprocess, (*image_size, channels), loaded, origin)
-    return Model(task, variables, image_size, channels, preprocess, experiment.DTYPES[config.precision], origin)
+    transforms, dtype = host_transforms(config.data, train=False), experiment.DTYPES[config.precision]
+    return Model(task, variables, image_size, channels, preprocess, dtype, transforms, origin)
 
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """Where weights lie: a file, or a step of a checkpoint folder; and the run that they belong to, if any."""
+    """Where weights lie: a file or weight card, or a step of a checkpoint folder; and the run that they belong to."""
 
     file: epath.Path | None = None
+    card: str | None = None
     folder: epath.Path | None = None
     step: int | str | None = None
     workdir: epath.Path | None = None
 
-    def load(self, *, ema: bool) -> tuple[dict[str, PyTree], str]:
-        """Variables as nested dicts of numpy arrays, and the line that says where they come from."""
-        if self.file is not None:
-            return load_safetensors(self.file), str(self.file)
+    def load(self, *, ema: bool, say: Callable[[str], None] = lambda line: None) -> tuple[LoadedFile, str]:
+        """The weights under our own names or a reference's, and the line that says where they come from."""
+        published = self.card or (str(self.file) if self.file is not None else None)
+        if published is not None:
+            return open_weights(published, say)[0], published
         from jaxvision.engine.checkpoints import restore_variables
 
         restored, _, step = restore_variables(self.folder, self.step)
@@ -304,7 +324,12 @@ class Weights:
             **restored["collections"],
             **collections,
         }
-        return variables, f"step {step} of {self.folder}{' (averaged weights)' if averaged else ''}"
+        origin = f"step {step} of {self.folder}{' (averaged weights)' if averaged else ''}"
+        return LoadedFile(flatten(variables), format="checkpoint"), origin
+
+    def metadata(self) -> dict[str, str]:
+        """The strings that a `.safetensors` file carries."""
+        return load_safetensors_metadata(self.file) if str(self.file).endswith(".safetensors") else {}
 
 
 def find_weights(checkpoint: str | int | os.PathLike[str] | None, workdir: epath.Path | None) -> Weights:
@@ -314,16 +339,16 @@ def find_weights(checkpoint: str | int | os.PathLike[str] | None, workdir: epath
         step = int(checkpoint)
     if checkpoint is None or step is not None:
         if workdir is None:
-            raise ValueError(
+            raise SetupError(
                 f"checkpoint={checkpoint!r} names a step of a workdir, but the source is none: give a path"
             )
         return Weights(folder=workdir / "checkpoints", step=step, workdir=workdir)
+    if isinstance(checkpoint, str) and is_card_name(checkpoint):
+        return Weights(card=checkpoint)
     path = epath.Path(checkpoint)
     if not path.exists():
         raise FileNotFoundError(f"no such checkpoint: {path}")
     if not path.is_dir():
-        if path.suffix != ".safetensors":
-            raise ValueError(f"checkpoint {path}: expected a workdir, its checkpoints, a step or a .safetensors file")
         return Weights(file=path)
     if (path / "checkpoints").exists():
         return Weights(folder=path / "checkpoints", workdir=path)
@@ -347,15 +372,15 @@ def _named_config(source: str, weights: Weights) -> Any:
         return configs.load(source)
     if weights.workdir is not None and (weights.workdir / "config.json").exists():
         config = _read_config(weights.workdir)
-    elif weights.file is not None and "config" in (metadata := load_safetensors_metadata(weights.file)):
+    elif "config" in (metadata := weights.metadata()):
         config = configs.from_json(metadata["config"])
     else:
-        raise ValueError(
+        raise SetupError(
             f"the weights of {source!r} come without a config, so size and normalisation of images are unknown: "
             "give the config instead of the model's name"
         )
     if config.model.name != source:
-        raise ValueError(f"wrong checkpoint: it belongs to the model {config.model.name!r}, asked for {source!r}")
+        raise SetupError(f"wrong checkpoint: it belongs to the model {config.model.name!r}, asked for {source!r}")
     return config
 
 
@@ -364,18 +389,20 @@ def _classes(workdir: epath.Path | None, weights: Weights, config: Any) -> tuple
     meta: Mapping[str, Any] = {}
     if workdir is not None and (workdir / "meta.json").exists():
         meta = json.loads((workdir / "meta.json").read_text())
-    elif weights.file is not None:
-        meta = json.loads(load_safetensors_metadata(weights.file).get("meta", "{}"))
+    elif (card := find_card(weights.card or str(weights.file or ""))) is not None:
+        meta = {"class_names": card.class_names, "num_classes": card.num_classes}
+    else:
+        meta = json.loads(weights.metadata().get("meta", "{}"))
     num_classes = meta.get("num_classes") or config.model.get("num_classes")
     if num_classes is None:
-        raise ValueError(
+        raise SetupError(
             "the number of classes is unknown: neither meta.json nor the config's model.num_classes says it"
         )
     return tuple(meta.get("class_names") or ()), int(num_classes)
 
 
 def fit_variables(
-    task: Task, preprocess: Any, shape: tuple[int, ...], loaded: PyTree, origin: str
+    task: Task, preprocess: Any, shape: tuple[int, ...], loaded: LoadedFile, origin: str
 ) -> dict[str, PyTree]:
     """The loaded variables in the structure and dtypes of the model; one error lists everything that differs."""
     batch = {
@@ -383,12 +410,22 @@ def fit_variables(
         "valid": jax.ShapeDtypeStruct((1,), jnp.bool_),
         "index": jax.ShapeDtypeStruct((1,), jnp.int32),
         "position": jax.ShapeDtypeStruct((1,), jnp.uint32),
+        "size": jax.ShapeDtypeStruct((1, 2), jnp.float32),
+        "original_size": jax.ShapeDtypeStruct((1, 2), jnp.int32),
+        "to_original": jax.ShapeDtypeStruct((1, 3, 3), jnp.float32),
     }
     wanted = jax.eval_shape(lambda key, b: dict(task.init(key, preprocess(b, key))), jax.random.key(0), batch)
+    own = all(name.partition("/")[0] in wanted for name in loaded.state_dict)
     try:
-        return assign(wanted, loaded)
+        if own:
+            return assign(wanted, nest(loaded.state_dict))
+        family = family_of(getattr(task, "model", task))
+        found = match(loaded, find_card(origin), flatten(wanted), family, None, new_head=False, what=origin)
+        if found.fresh:
+            raise SetupError(f"wrong checkpoint: {found.notes[-1].removesuffix(': a new one replaces it')}")
+        return assign(wanted, nest(found.values))
     except TreeMismatch as error:
-        raise ValueError(f"wrong checkpoint ({origin}): {error}") from error
+        raise SetupError(f"wrong checkpoint ({origin}): {error}") from error
 
 
 def _no_checkpoint(source: Any, workdir: epath.Path) -> str:

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from etils import epath
 
 from jaxvision import config as configs
-from jaxvision import errors, experiment
+from jaxvision import errors, experiment, trees
+from jaxvision.data.check import check
 from jaxvision.data.prefetch import Prefetch, prefetch
 from jaxvision.engine import distributed
 from jaxvision.engine.checkpoints import Checkpoints
@@ -32,6 +34,10 @@ from jaxvision.engine.state import TrainState
 from jaxvision.engine.writers import ConsoleWriter, JsonlWriter, TensorBoardWriter, Writers, read_records
 from jaxvision.experiment import Experiment
 from jaxvision.inference import find_weights, fit_variables
+from jaxvision.pretrained.cards import find_card
+from jaxvision.pretrained.keymaps import family_of
+from jaxvision.pretrained.load import Pretrained, match
+from jaxvision.registry import hint
 
 SHORT_TABLE = 20
 """Parameters that are listed on the console; longer tables are in `parameters.txt`, their groups on the console."""
@@ -72,12 +78,28 @@ class Room:
 
     def say_next(self) -> None:
         """Which commands come next."""
-        installed = (Path(experiment.__file__).parent / "experiments").exists()
-        command = "jaxvision " if installed else "python -m experiments."
         self.progress.say(
-            f"Next:\n  {command}run --config {self.workdir} --mode eval\n"
-            f"  {command}predict --config {self.workdir} --input IMAGE --output predictions"
+            f"Next:\n  {_command('run')} --config {self.workdir} --mode eval\n"
+            f"  {_command('predict')} --config {self.workdir} --input IMAGE --output predictions"
         )
+
+    def check_data(self) -> None:
+        """Says what can be known of the data without decoding them.
+
+        Raises:
+          SetupError: they cannot be trained with.
+        """
+        data, config = self.run.data, self.run.config
+
+        def look() -> None:
+            report = check(
+                data.train.source, data.evaluation.source, full=False, max_instances=config.data.max_instances
+            )
+            for line in report.sentences(notes=False):
+                self.progress.say(line)
+            report.raise_errors(f"{_command('check')} --config {self.workdir}")
+
+        distributed.on_main(look)
 
 
 def train(config: Any, workdir: epath.PathLike) -> dict[str, Any]:
@@ -107,13 +129,12 @@ def train(config: Any, workdir: epath.PathLike) -> dict[str, Any]:
         if first:
             progress.say(f"resuming from step {first} of {run.total_steps}")
         room.write_description()
-        example = run.parallel.place(run.example)
+        room.check_data()
         with progress.status("compiling the training step (the first time takes longest)", "compiled"):
-            step = run.train_step().lower(state, example).compile()
-        for line in report_step(state, step, run.parallel.shares).lines():
+            compiled = run.compile_train_step(state)
+        for line in report_step(state, compiled.first, run.parallel.shares).lines():
             progress.say(line)
-        if config.log.debug_nans:
-            step = find_first_nan(run.train_step, first)
+        step = find_first_nan(run.train_step, first) if config.log.debug_nans else compiled
         writers = stack.enter_context(_writers(room, first))
         batches = stack.enter_context(
             prefetch(run.data.train.train(first), run.parallel.place, run.config.data.prefetch)
@@ -159,17 +180,36 @@ def evaluate(config: Any, workdir: epath.PathLike, checkpoint: str | None = None
 
 
 def _initial_state(run: Experiment, progress: Progress) -> TrainState:
-    """A fresh state; with the weights of `pretrained.model` (a workdir, a checkpoint or a `.safetensors` file)."""
+    """A fresh state with the weights that `pretrained` names, for the whole model or for parts of it."""
     state, pretrained = run.create(), run.config.pretrained
     if pretrained is None:
         return state
-    if set(pretrained) != {"model"}:
-        raise configs.ConfigError(
-            f"pretrained has {sorted(pretrained)}: expected model=PATH, weights of the whole model"
-        )
-    variables, origin = _read_variables(run, pretrained["model"])
-    progress.say(f"starting from {origin}")
-    return run.parallel.create(lambda state, tree: state.with_variables(tree), state, variables)
+    wanted = trees.flatten(state.variables())
+    parts = sorted({name.split("/")[1] for name in wanted})
+    values: dict[str, Any] = {}
+    for part, path in pretrained.items():
+        if part != "model" and part not in parts:
+            raise configs.ConfigError(f"pretrained.{part}: {hint(part, ['model', *parts])}")
+        with errors.setup():
+            found = _read_part(run, part, path, wanted, progress)
+        for line in found.notes:
+            progress.say(line)
+        values |= {name: np.asarray(value, wanted[name].dtype) for name, value in found.values.items()}
+
+    def replace(state: TrainState, values: dict[str, Any]) -> TrainState:
+        variables = state.variables()
+        leaves = [values.get(name, leaf) for name, leaf in trees.flatten(variables).items()]
+        return state.with_variables(jax.tree.unflatten(jax.tree.structure(variables), leaves))
+
+    return run.parallel.create(replace, state, values)
+
+
+def _read_part(run: Experiment, part: str, path: str, wanted: Mapping[str, Any], progress: Progress) -> Pretrained:
+    """Weights of a workdir, a checkpoint, a file of any published kind, or a weight card."""
+    file, origin = find_weights(path, None).load(ema=run.config.evaluation.use_ema, say=progress.say)
+    family = family_of(getattr(run.task, "model", run.task))
+    parts = None if part == "model" else (part,)
+    return match(file, find_card(origin), wanted, family, None, parts=parts, what=f"starting from {origin}")
 
 
 def _read_variables(
@@ -314,6 +354,12 @@ def code_facts() -> dict[str, str]:
     files = {file.relative_to(folder).as_posix(): file.read_bytes() for file in sorted(folder.rglob("*.py"))}
     sums = {f"jaxvision/{name}": hashlib.sha256(content).hexdigest()[:12] for name, content in files.items()}
     return {**versions, "local devices": str(jax.local_device_count()), **sums}
+
+
+def _command(name: str) -> str:
+    """What a person types for a command: in a checkout, or where the package is installed."""
+    installed = (Path(experiment.__file__).parent / "experiments").exists()
+    return f"jaxvision {name}" if installed else f"python -m experiments.{name}"
 
 
 def _differences(before: Any, after: Any, path: str = "") -> Iterator[str]:

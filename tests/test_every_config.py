@@ -32,6 +32,7 @@ def full_size(name):
     if config.data.source.name == "digits":
         return config
     changes = {"": "synthetic", ".num_examples": config.data.batch_size, ".num_classes": config.model.num_classes}
+    changes[".multi_label"] = config.task.multi_label
     return jv_config.load(name, [(f"data.source{key}", str(value)) for key, value in changes.items()])
 
 
@@ -44,8 +45,8 @@ def test_the_full_size_train_step_keeps_the_state(name):
     described = [jax.tree.map(lambda x: (x.shape, x.dtype), tree) for tree in (state, new)]
     assert described[0] == described[1]
     assert {x.dtype for x in jax.tree.leaves((state.params, state.collections))} == {jnp.dtype("float32")}
-    assert {"loss", "grad_norm", "learning_rate", "finite"} <= set(metrics)
-    assert all(x.shape == () and x.dtype == jnp.float32 for x in jax.tree.leaves(metrics))
+    assert {"loss", "grad_norm", "learning_rate", "finite"} <= set(metrics.names)
+    assert metrics.sums.shape == (len(metrics.names), 2) and metrics.sums.dtype == jnp.float32
     rates = [float(run.bundle.learning_rate(step)) for step in (0, run.total_steps // 2, run.total_steps - 1)]
     assert np.isfinite(rates).all() and max(rates) > 0 and run.total_steps > 1
 

@@ -267,7 +267,7 @@ def test_a_checkpoint_of_another_model_is_one_error_with_every_difference(tmp_pa
         ("linear_digits", "best", ValueError, "names a step of a workdir"),
         ("linear_digits", "missing", FileNotFoundError, "no such checkpoint: missing"),
         ("linear_digits", "empty", CheckpointError, "no checkpoint"),
-        ("linear_digits", "weights.pth", ValueError, "expected a workdir, its checkpoints, a step or a .safetensors"),
+        ("linear_digits", "weights.pth", ValueError, "weights.pth: neither a zip archive nor a pickle"),
         ("linear_digitz", "empty", configs.ConfigError, "did you mean 'linear_digits'"),
         ("empty", None, ValueError, "folder without config.json: expected the workdir of a run"),
     ],

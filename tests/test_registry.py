@@ -1,23 +1,27 @@
 """Every row imports and fits its constructor; names and targets that do not are told clearly."""
 
 import dataclasses
+import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import jaxvision
-from jaxvision import registry
+from jaxvision import backbones, registry
 from jaxvision.config import schema
 
 
 @pytest.fixture
 def rows():
-    """The table, restored after the test."""
-    before = dict(registry._ROWS)
+    """The tables, restored after the test."""
+    before, aliases = dict(registry._ROWS), dict(registry._ALIASES)
     yield registry
     registry._ROWS.clear()
     registry._ROWS.update(before)
+    registry._ALIASES.clear()
+    registry._ALIASES.update(aliases)
 
 
 def toy(a: int = 1, b: float = 2.0):
@@ -79,8 +83,33 @@ def test_a_target_that_cannot_be_imported_names_the_row_and_the_cause(rows):
 
 
 def test_names_are_sorted_and_filtered_by_a_shell_pattern():
-    assert registry.names("model", "resnet*") == ("resnet101", "resnet152", "resnet18", "resnet34", "resnet50")
+    assert registry.names("model", "resnet??") == ("resnet18", "resnet26", "resnet34", "resnet50")
     assert set(jaxvision.list_models()) >= {"linear", "lenet5", "resnet50"}
+
+
+@pytest.mark.parametrize("module", sorted(path.stem for path in Path(backbones.__path__[0]).glob("*.py")))
+def test_every_size_of_a_family_is_registered_as_backbone_and_as_model(module):
+    sizes = getattr(importlib.import_module(f"jaxvision.backbones.{module}"), "SIZES", {})
+    target = f"jaxvision.backbones.{module}:"
+    rows = {e.name: e for e in registry.entries() if e.kind == "backbone" and e.address.startswith(target)}
+    assert {name for name, row in rows.items() if row.preset} == set(sizes)
+    for name, fields in sizes.items():
+        assert dict(rows[name].preset) == fields
+        assert registry.lookup("model", name).preset == {"backbone": {"name": name}}
+
+
+def test_an_alias_stands_for_a_row_and_is_not_listed(rows):
+    assert registry.lookup("model", "resnetv1d50") is registry.lookup("model", "resnet50d")
+    assert jaxvision.create_model("resnetv1d50", num_classes=3) == jaxvision.create_model("resnet50d", num_classes=3)
+    assert "resnetv1d50" not in jaxvision.list_models()
+    with pytest.raises(registry.RegistryError, match="did you mean 'resnetv1d101'"):
+        registry.lookup("model", "resnetv1d_101")
+    with pytest.raises(registry.RegistryError, match="unknown model 'nothing'"):
+        rows.register_alias("model", "other", "nothing")
+    with pytest.raises(registry.RegistryError, match="'resnet18' is registered already: it cannot stand for"):
+        rows.register_alias("model", "resnet18", "resnet50")
+    with pytest.raises(registry.RegistryError, match="'resnetv1d50' stands for 'resnet50d' already"):
+        rows.register("model", "resnetv1d50", toy)
 
 
 def test_create_model_builds_a_hashable_module_with_parts_replaced_by_name():

@@ -21,12 +21,12 @@ LEVELS = (
     {"backbones", "necks", "pretrained"},
     {"engine", "data", "visualization"},
     {"classification"},
-    {"experiment", "training", "benchmark", "inference", "recording", "deploy"},
+    {"experiment", "training", "benchmark", "inference", "recording", "deploy", "checking", "browsing", "starter"},
     {"experiments"},
 )
 """Each part imports only from the parts before its own level (and from itself)."""
 DIRECTIONS = LEVELS[5]
-SAME_LEVEL = {"experiment", "training", "benchmark", "inference", "recording", "deploy"}
+SAME_LEVEL = LEVELS[6]
 """Parts of the composition level may use each other."""
 
 

@@ -1,6 +1,7 @@
 """`build`: a `dict(name=..., **arguments)`, or a name, -> the object that the registered constructor makes of it."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from jaxvision import registry
@@ -50,9 +51,10 @@ def _construct(kind: str, tree: Tree, path: str, extra: dict[str, Any]) -> Any:
     known = schema.parameters(entry.load())
     fields = schema.constructor(entry).fields
     arguments = dict(entry.fixed)
+    inner = (kind, {**extra, **entry.nested})
     for key, value in tree.items():
         if key != "name" or "name" in fields:
-            arguments[key] = _value(fields.get(key), value, join(path, key))
+            arguments[key] = _value(fields.get(key), value, join(path, key), inner)
     for key, value in extra.items():
         if key in known.fields or known.open:
             arguments[key] = value
@@ -69,17 +71,19 @@ def _construct(kind: str, tree: Tree, path: str, extra: dict[str, Any]) -> Any:
         raise ConfigError(f"{path}: {kind} {entry.name!r} cannot be built: {error}") from error
 
 
-def _value(field: schema.Field | None, tree: Any, path: str) -> Any:
+def _value(field: schema.Field | None, tree: Any, path: str, supplied: tuple[str, Mapping[str, Any]] = ("", {})) -> Any:
+    """`supplied`: a kind, and what slots of that kind get as far as their rows list it."""
     expected = field.type if field is not None else None
     if isinstance(tree, Many):
         assert expected is not None and expected.element is not None
-        element = schema.Field(field.name if field else "", expected.element)
-        return tuple(_value(element, item, f"{path}[{i}]") for i, item in enumerate(tree.items))
+        element = schema.Field(field.name if field else "", expected.element, schema.REQUIRED)
+        return tuple(_value(element, item, f"{path}[{i}]", supplied) for i, item in enumerate(tree.items))
     if isinstance(tree, Leaf):
         return _frozen(tree.plain)
     slot = expected.find("slot") if expected is not None else None
     if slot is not None:
-        return _construct(slot.value, tree, path, {})
+        known = registry.lookup(slot.value, tree["name"].plain).supplied if slot.value == supplied[0] else ()
+        return _construct(slot.value, tree, path, {key: supplied[1][key] for key in known if key in supplied[1]})
     struct = expected.find("struct") if expected is not None else None
     if struct is not None:
         fields = schema.section(struct.value).fields

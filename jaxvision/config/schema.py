@@ -98,12 +98,17 @@ def default_tree(field: Field, owner: str) -> Any:
 
 def _field(name: str, annotation: Any, default: Any) -> Field:
     expected = types.from_annotation(annotation)
-    if name in registry.KINDS and not all(o.name in ("int", "float", "bool", "str", "None") for o in expected.options):
-        many = expected.element is not None or isinstance(default, tuple)
-        expected = types.slot(name, many=many, optional=expected.optional or default is None)
+    slot = registry.slot_kind(name)
+    if slot is not None and not _only_plain(expected.element if slot[1] and expected.element else expected):
+        many = slot[1] or expected.element is not None or isinstance(default, tuple)
+        expected = types.slot(slot[0], many=many, optional=expected.optional or default is None)
     elif default is None and not expected.optional:
         expected = types.Type((*expected.options, types.Option("None")))
     return Field(name, expected, default)
+
+
+def _only_plain(expected: types.Type) -> bool:
+    return all(option.name in ("int", "float", "bool", "str", "None") for option in expected.options)
 
 
 def _named(value: Any, kind: str, origin: Origin, owner: str, parameter: str) -> Any:

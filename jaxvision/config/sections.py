@@ -45,24 +45,34 @@ class Data:
       batch_size: global, per optimizer update.
       image_size: height and width in pixels.
       channels: of the images: 1 grey, 3 RGB.
+      host_transforms: of training, before images are decoded: crops, resizing, policies; for sources of files.
+      eval_host_transforms: of evaluation and prediction; none stretches images to `image_size`.
       augment: device transforms of training.
       eval_transforms: device transforms of training, after `augment`, and of evaluation (normalisation); without a
         `normalize` among them pixels are divided by 255.
       eval_batch_size: global; None: `batch_size`.
       prefetch: batches that are prepared ahead.
+      max_instances: rows for the objects of an image; more are counted and left out.
+      buckets: canvases (height, width) of training instead of `image_size`; one per step, chosen by seed and step.
+      workers: threads that decode; None: one per core.
     """
 
     source: Any = slot("source")
     batch_size: int = 128
     image_size: tuple[int, int] = (32, 32)
     channels: int = 1
+    host_transforms: Any = slot("host_transform", many=True, default=())
+    eval_host_transforms: Any = slot("host_transform", many=True, default=())
     augment: Any = slot("augment", many=True, default=())
     eval_transforms: Any = slot("augment", many=True, default=())
     eval_batch_size: int | None = None
     prefetch: int = 2
+    max_instances: int = 100
+    buckets: tuple[tuple[int, int], ...] = ()
+    workers: int | None = None
 
     def __post_init__(self):
-        for name in ("batch_size", "eval_batch_size", "channels"):
+        for name in ("batch_size", "eval_batch_size", "channels", "max_instances", "workers"):
             number = getattr(self, name)
             _check(number is None or number >= 1, f"{name} is {number}: expected at least 1")
         _check(min(self.image_size) >= 1, f"image_size is {self.image_size}: expected positive (height, width)")

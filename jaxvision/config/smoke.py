@@ -51,10 +51,11 @@ def _slot(kind: str, tree: Tree, origin: Origin) -> Tree:
         tree = {"name": Leaf(other, origin)}
     tree = _put(tree, origin, **{key: value for key, value in entry.smoke.items() if key != "name"})
     for key, value in tree.items():
-        if key in registry.KINDS and isinstance(value, dict) and "name" in value:
-            tree = tree | {key: _slot(key, value, origin)}
-        elif key in registry.KINDS and isinstance(value, Many):
-            items = tuple(_slot(key, item, origin) if isinstance(item, dict) else item for item in value.items)
+        kind = (registry.slot_kind(key) or ("", False))[0]
+        if kind and isinstance(value, dict) and "name" in value:
+            tree = tree | {key: _slot(kind, value, origin)}
+        elif kind and isinstance(value, Many):
+            items = tuple(_slot(kind, item, origin) if isinstance(item, dict) else item for item in value.items)
             tree = tree | {key: Many(items, value.origin, value.type)}
     return tree
 

@@ -64,7 +64,7 @@ def test_gradients_of_the_cross_entropy_equal_torch():
     np.testing.assert_allclose(value, want.item(), rtol=1e-6)
     want_grads = to_variables({name: p.grad for name, p in model.named_parameters()}, head=HEAD)["params"]
     errors = jax.tree.map(relative, grads, want_grads)
-    assert max(jax.tree.leaves(errors)) <= 1e-5, errors
+    assert max(jax.tree.leaves(errors)) <= 1e-4, errors
 
 
 def test_initial_weights_have_the_spread_of_torch():

@@ -122,7 +122,7 @@ def test_debug_nans_names_the_first_operation_that_is_not_a_number_and_its_line(
 def test_a_mistake_in_the_code_keeps_its_traceback(tmp_path, monkeypatch):
     from jaxvision.classification.task import ClassificationTask
 
-    def broken(self, *_):
+    def broken(self, *_, **__):
         raise ValueError("a mistake in a loss")
 
     monkeypatch.setattr(ClassificationTask, "sample_losses", broken)

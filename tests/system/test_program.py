@@ -7,6 +7,7 @@ import pytest
 from jaxvision import config as configs
 from jaxvision import training
 from jaxvision.engine import hooks
+from jaxvision.engine.step import CompiledSteps
 from tests.system.helpers import CONFIG, checkpoint, records
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -48,6 +49,28 @@ def test_nothing_is_compiled_after_the_first_step_and_the_first_evaluation(tmp_p
     assert at["step 1"] > 0, "nothing was counted"
     assert at["step 6"] == at["step 1"], at
     assert len(compilations) == at["evaluation 6"], at
+
+
+def test_steps_on_several_canvases_are_compiled_before_the_first_one(tmp_path, compilations, monkeypatch, unoptimized):
+    at, canvases, log = [], set(), hooks.Log.__call__
+    compiled = CompiledSteps.__call__
+
+    def counted_log(self, step, state, metrics):
+        log(self, step, state, metrics)
+        at.append(len(compilations))
+
+    def looking(self, state, batch):
+        canvases.add(batch["image"].shape[-3:])
+        return compiled(self, state, batch)
+
+    monkeypatch.setattr(hooks.Log, "__call__", counted_log)
+    monkeypatch.setattr(CompiledSteps, "__call__", looking)
+    overrides = {"schedule.steps": 10, "data.buckets": "((16, 24), (24, 16))", "evaluation.every_steps": 10}
+    overrides["checkpoint.every_steps"] = 10
+    config = configs.load("resnet18_digit_scenes:smoke", [(k, str(v)) for k, v in overrides.items()])
+    assert training.train(config, tmp_path / "run")
+    assert canvases == {(16, 24, 3), (24, 16, 3)}
+    assert set(at) == {at[0]}, at
 
 
 def test_every_map_over_devices_gives_the_same_run(tmp_path):
