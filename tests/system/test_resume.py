@@ -29,7 +29,8 @@ def resumed_from(text: str) -> int:
 def kill_after(workdir, step: int) -> int:
     """Starts a run, kills it some time after it has written the record of a step; returns the newest saved step."""
     process = start(workdir)
-    process.until(lambda: last_step(workdir) >= step, f"step {step}")
+    # The save of an earlier step goes on in the background, so its end is waited for too.
+    process.until(lambda: last_step(workdir) >= step and saved_steps(workdir), f"step {step} and a checkpoint")
     process.kill()
     assert last_step(workdir) < STEPS, "the run was over before it was killed"
     return saved_steps(workdir)[-1]
