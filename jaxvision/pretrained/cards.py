@@ -7,11 +7,14 @@ from the metafiles and configs of a checkout of OpenMMLab's mmpretrain.
 
 import dataclasses
 import functools
+import hashlib
 import json
+import os
 import re
 from importlib import resources
 from typing import Any
 
+from jaxvision import registry
 from jaxvision.errors import SetupError
 from jaxvision.pretrained.keymaps import SOURCES
 from jaxvision.registry import hint
@@ -28,7 +31,7 @@ class WeightCard:
     Attributes:
       hash: first eight hexadecimal digits of the file's SHA-256.
       source: who published it, one of `keymaps.SOURCES`.
-      model: our name of the architecture.
+      model: the architecture, by our name or an alias of it (torchvision's for torchvision's files).
       tag: tells several checkpoints of one architecture apart.
       url: where the file is.
       dataset: what it was trained on; its classes are `class_names`.
@@ -65,6 +68,12 @@ class WeightCard:
         if self.source == "openmmlab":
             return f"{self.source}:{self.tag}"
         return f"{self.source}:{self.model}.{self.tag}"
+
+    @property
+    def registered(self) -> str:
+        """Our registered name of it with the publisher's numbers: "torchvision/x" where `x` has others."""
+        own = f"{self.source}/{self.model}"
+        return own if own in registry.names("model", own) else registry.lookup("model", self.model).name
 
     @property
     def file(self) -> str:
@@ -112,6 +121,15 @@ def find_card(name: str) -> WeightCard | None:
     if match or name in cards:
         return cards.get(match.group(1) if match else name)
     return next((card for card in cards.values() if name in (card.name, f"{card.source}:{card.model}")), None)
+
+
+def card_of_file(path: str | os.PathLike[str]) -> WeightCard | None:
+    """The card of a file that was renamed: by its SHA-256 where its name does not say the hash; None where unknown."""
+    card = find_card(os.fspath(path))
+    if card is not None or not os.path.isfile(path):
+        return card
+    with open(path, "rb") as file:
+        return _table().get(hashlib.file_digest(file, "sha256").hexdigest()[:8])
 
 
 def is_card_name(name: str) -> bool:

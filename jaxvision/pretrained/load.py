@@ -8,7 +8,8 @@ import dataclasses
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -18,11 +19,11 @@ from etils import epath
 
 from jaxvision.errors import SetupError
 from jaxvision.pretrained import keymaps
-from jaxvision.pretrained.cards import WeightCard, find_card, is_card_name, weight_card
+from jaxvision.pretrained.cards import WeightCard, card_of_file, is_card_name, weight_card
 from jaxvision.pretrained.download import locate
 from jaxvision.pretrained.safetensors import save_safetensors
 from jaxvision.pretrained.torch_file import LoadedFile, read_weights
-from jaxvision.registry import hint
+from jaxvision.registry import hint, is_registered
 from jaxvision.trees import flatten, nest
 
 PyTree = Any
@@ -37,7 +38,8 @@ class Pretrained:
 
     Attributes:
       values: our names ("params/backbone/...") -> numpy arrays; without those of `fresh`.
-      fresh: names of the classifier's variables that the file does not have in this form.
+      fresh: names of the variables that start anew: the classifier's, where the file does not have them in this form,
+        and those that the family calls `FRESH`, where the file does not have them at all.
       notes: one line each on where the weights come from and what was left out.
       source: whose names the file has.
       card: the card of the file, if there is one.
@@ -70,18 +72,20 @@ def load_pretrained(
       num_classes: with a registered name: of the model; None for as many as the file has. Where the file has another
         number, the classifier, and nothing else, starts anew, and a line of the log says so.
       image_size: of the model's input in pixels, for models whose variables depend on it.
-      rng: random key of a classifier that starts anew.
+      rng: random key of what starts anew.
 
     Returns:
       {"params": ..., "batch_stats": ...} for `model.apply`.
 
     Raises:
       FileNotFoundError: no such file.
-      SetupError: an unknown source, or a file of another one.
+      SetupError: an unknown source, or a file of another one; or a registered name that has other numbers than the
+        source's network of this name.
       TreeMismatch: lists every missing, misshaped and unexpected name.
     """
     path = os.fspath(path)
     file, card = open_weights(path, _log)
+    name = model if isinstance(model, str) else ""
     if isinstance(model, str):
         model = _named(model, path, file, source, num_classes, card)
     elif num_classes not in (None, made := getattr(model, "num_classes", None)):
@@ -95,18 +99,23 @@ def load_pretrained(
         return flatten(model.init(key, x, train=False))
 
     wanted = jax.eval_shape(init, jax.random.key(0), images)
-    parts = None
+    parts: tuple[str, ...] | None = None
+    unbuilt: tuple[str, ...] = ()
     if bare:
+        unbuilt = unbuilt_variables(model, images)
         wanted, parts = {name.replace("/", "/backbone/", 1): leaf for name, leaf in wanted.items()}, ("backbone",)
-    found = match(file, card, wanted, family, source, parts=parts, new_head=num_classes is not None, what=path)
+    new_head = num_classes is not None
+    found = match(file, card, wanted, family, source, parts=parts, unbuilt=unbuilt, new_head=new_head, what=path)
     for note in found.notes[1:]:
         _log(note)
+    _check_numbers(name, found.source)
     values = {name: jnp.asarray(value, wanted[name].dtype) for name, value in found.values.items()}
     if found.fresh:
         key = jax.random.key(0) if rng is None else rng
+        own = {name.replace("/backbone/", "/", 1) if bare else name: name for name in found.fresh}
         # Only these outputs are asked for, so that the compiler leaves the rest of the model out.
-        draw = jax.jit(lambda key: {k: v for k, v in init(key, jnp.zeros(images.shape)).items() if k in found.fresh})
-        values |= draw(key)
+        draw = jax.jit(lambda key: {k: v for k, v in init(key, jnp.zeros(images.shape)).items() if k in own})
+        values |= {own[name]: value for name, value in draw(key).items()}
     ordered = {name.replace("/backbone/", "/", 1) if bare else name: values[name] for name in wanted}
     return nest(ordered)
 
@@ -121,9 +130,8 @@ def open_weights(path: str, say: Say = lambda line: None) -> tuple[LoadedFile, W
       FileNotFoundError, CheckpointError: no such file, or none of weights.
       SetupError: no such card, or its file can be had from nowhere.
     """
-    card = find_card(path)
-    if is_card_name(path):
-        card = weight_card(path)
+    card = weight_card(path) if is_card_name(path) else card_of_file(path)
+    if card is not None and is_card_name(path):
         path = str(locate(card, say))
     file = read_weights(path)
     if file.unknown_globals:
@@ -141,6 +149,7 @@ def match(
     source: str | None,
     *,
     parts: tuple[str, ...] | None = None,
+    unbuilt: Iterable[str] = (),
     new_head: bool = True,
     what: str = "the file",
 ) -> Pretrained:
@@ -152,6 +161,7 @@ def match(
       family: of the model.
       source: as for `load_pretrained`.
       parts: first names of the variables to fill ("backbone"); what the file has beyond them is left. None: all.
+      unbuilt: names of variables that the file may have and this model does without: see `unbuilt_variables`.
       what: the file's name for messages.
       new_head: whether a file without any classifier will do.
 
@@ -171,12 +181,36 @@ def match(
     else:
         # What belongs to other parts of the reference's model is not this model's business.
         others = {name for ours in everything - {*wanted} for name in keymaps.reference_names(ours, rules)}
+        others |= {name for ours in unbuilt for name in keymaps.reference_names(ours, rules)}
         roots = {_root(name) for ours in wanted for name in keymaps.reference_names(ours, rules)}
         state_dict = {k: value for k, value in state_dict.items() if k not in others and _root(k) in roots}
+    if parts is not None or new_head:
+        beyond = _beyond_classifiers(state_dict, wanted, rules, family)
+        if beyond:
+            modules = ", ".join(dict.fromkeys(name.split("/", 1)[1].rpartition("/")[0] for name in beyond))
+            notes.append(f"{what}: the file has no {modules}: new ones take their place")
+        fresh = (*fresh, *beyond)
     kept = {name: leaf for name, leaf in wanted.items() if name not in fresh}
     found = keymaps.fit(state_dict, kept, rules, ignored=family.ignored, resize=family.resize)
     values = found.check(f"{what} (names of {source})")
     return Pretrained(values, fresh, tuple(notes), source, card)
+
+
+def unbuilt_variables(backbone: Any, images: jax.ShapeDtypeStruct) -> tuple[str, ...]:
+    """Names of the variables that a backbone of all levels has and this one, whose `out_levels` end earlier, has not.
+
+    A family names all of its levels in `LEVELS`.
+    """
+    levels = getattr(sys.modules[type(backbone).__module__], "LEVELS", None)
+    if levels is None or not hasattr(backbone, "out_levels"):
+        return ()
+    named = [_own_names(module, images) for module in (backbone, backbone.clone(out_levels=tuple(levels)))]
+    return tuple(sorted(named[1] - named[0]))
+
+
+def _own_names(backbone: Any, images: jax.ShapeDtypeStruct) -> set[str]:
+    shapes = jax.eval_shape(lambda key, x: backbone.init(key, x, train=False), jax.random.key(0), images)
+    return {name.replace("/", "/backbone/", 1) for name in flatten(shapes)}
 
 
 def save_torch_named_safetensors(
@@ -227,8 +261,22 @@ def _named(
     )
 
 
+def _check_numbers(name: str, source: str) -> None:
+    """Refuses weights of a source whose network of this name has numbers (epsilon, padding) that the table keeps apart.
+
+    `source/name` is registered where they differ from those of the bare name.
+    """
+    prefix, slash, _ = name.partition("/")
+    if source == "jaxvision" or not name:
+        return
+    if slash and prefix in keymaps.SOURCES and prefix != source:
+        raise SetupError(f"{name} has the numbers of {prefix}, but the weights have the names of {source}")
+    if not slash and is_registered("model", f"{source}/{name}"):
+        raise SetupError(f"{name} has other numbers than the weights of {source}: load {source}/{name} instead")
+
+
 def _rules(family: keymaps.Family, source: str) -> keymaps.Rules:
-    if source not in keymaps.SOURCES:
+    if source.partition("/")[0] not in keymaps.SOURCES:
         raise SetupError(f"unknown source {source!r}: {hint(source, keymaps.SOURCES)}")
     try:
         return keymaps.rules_for(family, source)
@@ -247,23 +295,25 @@ def _choose(
     """The source of a file and its rules; refuses a given one that the card or the names contradict."""
     if source is not None:
         _rules(family, source)
-    if source is not None and card is not None and source != card.source:
-        raise SetupError(f"{what} was published by {card.source} ({card.name}), not by {source}")
-    given = source or (card.source if card is not None else None)
-    own = _rules(family, given) if given is not None else None
+    publisher = None if source is None else source.partition("/")[0]
+    if publisher is not None and card is not None and publisher != card.source:
+        raise SetupError(f"{what} was published by {card.source} ({card.name}), not by {publisher}")
     tables = {**family.keys, "jaxvision": keymaps.OWN}
     counts = {}
     for name, rules in tables.items():
         references = {reference for ours in wanted for reference in keymaps.reference_names(ours, rules)}
         counts[name] = sum(reference not in file.state_dict for reference in references)
-    best = min(counts, key=lambda name: counts[name])
+    best = min(tables, key=counts.__getitem__)
     if not family.keys and counts["jaxvision"] == len(wanted):
         raise SetupError(f"no published weights are known for this model: {family.name} has no table KEYS of names")
-    if given is None or own is None:
-        return best, tables[best]
-    if counts[given] > len(wanted) // 2 and counts[best] < len(wanted) // 4:
+    given = source or (card.source if card is not None else None)
+    if given is None:
+        return best.partition("/")[0], tables[best]
+    _rules(family, given)
+    own = min(("jaxvision",) if given == "jaxvision" else keymaps.tables_of(family, given), key=counts.__getitem__)
+    if counts[own] > len(wanted) // 2 and counts[best] < len(wanted) // 4:
         raise SetupError(f"{what} has the names of {best}, not of {given}: give source={best!r}, or leave it out")
-    return given, own
+    return own.partition("/")[0], tables[own]
 
 
 def _root(name: str) -> str:
@@ -289,6 +339,14 @@ def _classifier(
                 )
                 return tuple(heads), references, note
     return (), set(), ""
+
+
+def _beyond_classifiers(
+    state_dict: Mapping[str, np.ndarray], wanted: Mapping[str, Any], rules: keymaps.Rules, family: keymaps.Family
+) -> tuple[str, ...]:
+    """Variables that published classifiers do not have, as far as this file has nothing of them."""
+    names = [name for name in wanted if any(re.search(pattern, name) for pattern in family.fresh)]
+    return tuple(name for name in names if not {*keymaps.reference_names(name, rules)} & {*state_dict})
 
 
 def _log(line: str) -> None:

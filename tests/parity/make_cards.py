@@ -3,8 +3,8 @@
     python -m tests.parity.make_cards [--mmpretrain CHECKOUT]
 
 torchvision's rows come from the installed package, OpenMMLab's from a checkout of open-mmlab/mmpretrain (metafiles for
-addresses and accuracies, configs for preprocessing); without one, the rows that the table has stay. A new family adds
-a pattern to `TORCHVISION`, or a folder to `OPENMMLAB` and its backbone's name to `model_name`.
+addresses and accuracies, configs for preprocessing); without one, the rows that the table has stay. What is not
+registered here is left out. A new family adds its folder to `OPENMMLAB` and its names to `NAMES`.
 """
 
 import argparse
@@ -14,8 +14,44 @@ import re
 from pathlib import Path
 
 FOLDER = Path(__file__).parent.parent.parent / "jaxvision" / "pretrained"
-TORCHVISION = (r"(wide_)?resnet\d+(_2)?", r"resnext\d+_\d+x\d+d")
-OPENMMLAB = ("resnet", "resnext", "wrn", "seresnet")
+OPENMMLAB = (
+    *("resnet", "resnext", "wrn", "seresnet", "vgg", "mobilenet_v2", "mobilenet_v3", "shufflenet_v1", "shufflenet_v2"),
+    *("densenet", "efficientnet", "regnet", "repvgg", "hrnet", "convnext", "convnext_v2", "vision_transformer", "deit"),
+    *("deit3", "swin_transformer", "swin_transformer_v2", "mlp_mixer"),
+)
+NAMES = {
+    r"vgg(\d+)(bn)?_.*": lambda depth, norm: f"vgg{depth}{'_bn' if norm else ''}",
+    r"mobilenet-v2_.*": "mobilenetv2_100",
+    r"mobilenet-v3-small-0(50|75)_.*": r"mobilenetv3_small_0\1",
+    r"mobilenet-v3-(small|large)_.*": r"mobilenet_v3_\1",
+    r"shufflenet-v([12])-1x_.*": r"shufflenet_v\1_x1_0",
+    r"densenet(\d+)_.*": r"densenet\1",
+    r"efficientnet-b(\d)_.*": r"tf_efficientnet_b\1",
+    r"regnetx-([\d.]+)([mg])f_.*": lambda size, unit: (
+        f"regnetx_{round(float(size) * (0.01 if unit == 'm' else 10)):03d}"
+    ),
+    r"repvgg-(\w+?)_.*": lambda size: f"repvgg_{size.lower()}",
+    r"hrnet-w(\d+)_.*": r"hrnet_w\1",
+    r"convnext-v2-(\w+?)_.*": r"convnextv2_\1",
+    r"convnext-(\w+?)_.*": r"convnext_\1",
+    r"vit-(base|large)-p(\d+)_in21k.*-384px": r"vit_\1_patch\2_384",
+    r"vit-base-p16_32xb128-mae_in1k": "vit_base_patch16_224",
+    r"deit-(\w+)-distilled_.*?(-384px)?": lambda size, large: (
+        f"deit_{size}_distilled_patch16_{'384' if large else '224'}"
+    ),
+    r"deit-(\w+?)_.*?(-384px)?": lambda size, large: f"deit_{size}_patch16_{'384' if large else '224'}",
+    r"deit3-(\w+)-p(\d+)_.*?(-384px)?": lambda size, patch, large: (
+        f"deit3_{size}_patch{patch}_{'384' if large else '224'}"
+    ),
+    r"swin-([a-z]+)_.*?(-384|_cub-384px)?": lambda size, large: (
+        f"swin_{size}_patch4_window{'12_384' if large else '7_224'}"
+    ),
+    r"swinv2-(\w+)-w(\d+)_3rdparty_in1k-256px": r"swinv2_\1_window\2_256",
+    r"swinv2-(\w+)-w16_in21k-pre.*-256px": r"swinv2_\1_window12to16_192to256",
+    r"swinv2-(\w+)-w24_in21k-pre.*-384px": r"swinv2_\1_window12to24_192to384",
+    r"mlp-mixer-(b|l)\w+-p(\d+)_.*": r"mixer_\1\2_224",
+}
+"""Patterns of the names in the metafiles -> ours; ResNets are named by their configs."""
 DATASETS = {"ImageNet-1k": "imagenet1k", "CIFAR-10": "cifar10", "CIFAR-100": "cifar100", "CUB-200-2011": "cub200"}
 DEFAULTS = {
     "dataset": "imagenet1k", "num_classes": 1000, "image_size": [224, 224], "resize": 256, "interpolation": "bilinear",
@@ -27,13 +63,17 @@ DEFAULTS = {
 def torchvision_rows(models):
     """One row per weights of torchvision's models whose names match `TORCHVISION`."""
     for name in models.list_models(module=models):
-        if not any(re.fullmatch(pattern, name) for pattern in TORCHVISION):
+        if registered(name) is None:
+            print(f"left out: {name} is not built here")
             continue
         for weights in models.get_model_weights(name):
             meta, preset = weights.value.meta, weights.value.transforms()
+            if meta["categories"] is None:
+                print(f"left out: {name} {weights.name} (features without a classifier)")
+                continue
             metrics = meta["_metrics"]["ImageNet-1K"]
             yield {
-                "hash": re.search(r"-([0-9a-f]{8})\.pth$", weights.value.url).group(1),
+                "hash": re.search(r"-([0-9a-f]{8})[0-9a-f]*\.pth$", weights.value.url).group(1),
                 "source": "torchvision",
                 "model": name,
                 "tag": weights.name.lower(),
@@ -51,6 +91,18 @@ def torchvision_rows(models):
             }
 
 
+def registered(name):
+    """Our registered name of a name or alias; None where there is none."""
+    from jaxvision import registry
+
+    for candidate in (f"torchvision/{name}", name):
+        try:
+            return registry.lookup("model", candidate).name
+        except registry.RegistryError:
+            continue
+    return None
+
+
 def openmmlab_rows(checkout):
     """One row per checkpoint of the metafiles in the folders `OPENMMLAB`."""
     import yaml
@@ -63,15 +115,21 @@ def openmmlab_rows(checkout):
                 print(f"left out: {entry['Name']} ({results.get('Dataset')}, {url})")
                 continue
             config = read_config(checkout / entry["Config"])
-            metrics = results["Metrics"]
+            metrics, model = results["Metrics"], model_name(entry, config)
+            if model is None or registered(model) is None:
+                print(f"left out: {entry['Name']} ({model} is not built here)")
+                continue
+            if reads_bgr(config):
+                print(f"left out: {entry['Name']} (takes BGR images)")
+                continue
             yield {
                 "hash": match.group(1),
                 "source": "openmmlab",
-                "model": model_name(config["model"]["backbone"]),
+                "model": model,
                 "tag": entry["Name"],
                 "url": url,
                 "dataset": DATASETS[results["Dataset"]],
-                "num_classes": config["model"]["head"]["num_classes"],
+                "num_classes": config["model"].get("head", {}).get("num_classes", 1000),
                 **preprocessing(config),
                 "top1": metrics.get("Top 1 Accuracy"),
                 "top5": metrics.get("Top 5 Accuracy"),
@@ -80,8 +138,17 @@ def openmmlab_rows(checkout):
             }
 
 
-def model_name(backbone):
-    """Our name (timm's, where it has the architecture) of a backbone of mmpretrain."""
+def model_name(entry, config):
+    """Our name (timm's, where it has the architecture) of a row of a metafile; None for what is not built here."""
+    for pattern, ours in NAMES.items():
+        match = re.fullmatch(pattern, entry["Name"])
+        if match:
+            return ours(*match.groups()) if callable(ours) else match.expand(ours)
+    return resnet_name(config["model"]["backbone"])
+
+
+def resnet_name(backbone):
+    """The same by the config, whose depth, groups and widths tell ResNets apart."""
     kind, depth = backbone["type"], backbone.get("depth")
     form = f"{depth}_{backbone.get('groups', 32)}x{backbone.get('width_per_group', 4)}d"
     names = {
@@ -93,18 +160,30 @@ def model_name(backbone):
         "SEResNet": f"seresnet{depth}",
         "SEResNeXt": f"seresnext{form}",
     }
-    return names[kind]
+    return names.get(kind)
+
+
+def reads_bgr(config):
+    """Whether the network takes BGR images: files are read so there; CIFAR's arrays are RGB already."""
+    normal = config["model"].get("data_preprocessor") or config["data_preprocessor"]
+    return not normal.get("to_rgb") and not config["dataset_type"].startswith("CIFAR")
 
 
 def preprocessing(config):
     """Size, resizing and normalisation of evaluation."""
     normal = config["model"].get("data_preprocessor") or config["data_preprocessor"]
-    # Files are read as BGR there, CIFAR's arrays are RGB already.
-    assert normal.get("to_rgb") or config["dataset_type"].startswith("CIFAR"), normal
     row = {name: [round(value / 255, 6) for value in normal[name]] for name in ("mean", "std")}
     pipeline = {step["type"]: step for step in config["test_dataloader"]["dataset"]["pipeline"]}
     resize = pipeline.get("ResizeEdge") or pipeline.get("Resize")
     crop = pipeline.get("CenterCrop")
+    if own := pipeline.get("EfficientNetCenterCrop"):  # keeps size / (size + crop_padding) of the shorter side
+        size = own["crop_size"]
+        return {
+            **row,
+            "image_size": [size, size],
+            "resize": size + own.get("crop_padding", 32),
+            "interpolation": own.get("interpolation", "bicubic"),
+        }
     if resize is None:  # pictures that have the network's size
         return {**row, "image_size": [32, 32], "resize": 32}
     size, scale = crop["crop_size"] if crop else resize["scale"], resize["scale"]

@@ -250,3 +250,28 @@ def test_reading_a_large_file_is_not_slower_than_torch(tmp_path):
         theirs.append(time.monotonic() - start)
     print(f"{size:.0f} MB: {size / min(ours):,.0f} MB/s, torch.load {size / min(theirs):,.0f} MB/s")
     assert min(ours) < 3 * min(theirs)
+
+
+def test_a_published_file_predicts_with_nothing_but_its_name(tmp_path, test_data):
+    """Preparation, classes and weights follow from the hash in the file's name; torchvision's own transforms agree."""
+    from PIL import Image
+
+    torch.manual_seed(0)
+    model = torchvision.models.resnet18(weights=None)
+    calibrate(model, torch.randn(4, 3, 96, 96), seed=1)
+    path = tmp_path / "resnet18-f37072fd.pth"
+    torch.save(model.state_dict(), path)
+    pictures = sorted((test_data / "data/coco_mini/images/val2017").glob("*.jpg"))[:3]
+    infer = jv.Inferencer("resnet18", path, batch_size=3)
+    assert infer.model.card is jv.weight_card("resnet18-f37072fd.pth")
+    weights = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
+    x = torch.stack([weights.transforms()(Image.open(picture).convert("RGB")) for picture in pictures])
+    with torch.no_grad():
+        theirs = model(x).numpy()
+    results = infer(pictures)
+    ours = np.stack([result.prediction["logits"] for result in results])
+    print(f"logits {error(ours, theirs):.1e} (images agree within one level)")
+    assert error(ours, theirs) < 2e-2
+    assert [r.json["class"] for r in results] == [weights.meta["categories"][i] for i in theirs.argmax(1)]
+    with pytest.raises(jv.errors.SetupError, match="it belongs to the model 'resnet18', asked for 'resnet50'"):
+        jv.Inferencer("resnet50", path)

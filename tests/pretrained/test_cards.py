@@ -7,9 +7,11 @@ import re
 import pytest
 
 import jaxvision as jv
+from jaxvision import registry
 from jaxvision.errors import SetupError
-from jaxvision.pretrained import keymaps
-from jaxvision.pretrained.cards import find_card, labels, weight_cards
+from jaxvision.inference import card_config
+from jaxvision.pretrained import cards, keymaps
+from jaxvision.pretrained.cards import card_of_file, find_card, labels, weight_cards
 from jaxvision.pretrained.download import cache_folder, locate
 
 
@@ -93,3 +95,24 @@ def test_weights_that_cannot_be_had_are_told_with_address_and_place(places):
     text = str(error.value)
     assert f"fetch {card.url} and put it to {places / 'weights' / card.file}" in text
     assert str(cache_folder()) in text and "torchvision:resnet18" in text
+
+
+def test_a_renamed_file_is_known_by_its_content(tmp_path, monkeypatch):
+    file = tmp_path / "renamed.pth"
+    file.write_bytes(b"weights")
+    assert card_of_file(file) is None and card_of_file(tmp_path / "missing.pth") is None
+    card = jv.weight_card("torchvision:resnet18")
+    digest = hashlib.sha256(b"weights").hexdigest()[:8]
+    monkeypatch.setitem(cards._table(), digest, card)
+    assert card_of_file(file) is card
+
+
+def test_every_card_names_a_registered_model_and_prepares_images_as_it_says():
+    for card in weight_cards():
+        config = card_config(card)
+        assert config.model.name == card.registered in registry.names("model")
+        assert tuple(config.data.image_size) == tuple(card.image_size)
+        resize, crop = config.data.eval_host_transforms
+        assert (resize.get("short") or tuple(resize.size)) == card.resize and crop.name == "center_crop"
+        assert resize.interpolation == card.interpolation
+        assert config.data.eval_transforms[0].mean == card.mean and config.data.eval_transforms[0].std == card.std

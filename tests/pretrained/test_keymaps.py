@@ -95,3 +95,69 @@ def test_a_family_resizes_what_depends_on_the_image_size():
 def test_a_rule_that_merges_two_names_is_an_error_when_writing():
     with pytest.raises(ValueError, match="two variables get the name 'x.weight'"):
         to_state_dict({"params/a/kernel": np.zeros((1, 1)), "params/b/kernel": np.zeros((1, 1))}, ((r"^[ab]\.", "x."),))
+
+
+def test_parts_of_a_variable_may_differ_in_size():
+    rules = ((r"\.qkv\.(\w+)$", r".q.\1 + 2 * x.kv.\1"),)
+    ours = {"params/x/qkv/kernel": np.arange(24, dtype=np.float32).reshape(4, 6)}
+    theirs = to_state_dict(ours, rules)
+    assert {name: value.shape for name, value in theirs.items()} == {"x.q.weight": (2, 4), "x.kv.weight": (4, 4)}
+    back = fit(theirs, {name: jax.ShapeDtypeStruct(v.shape, v.dtype) for name, v in ours.items()}, rules).check("it")
+    np.testing.assert_array_equal(back["params/x/qkv/kernel"], ours["params/x/qkv/kernel"])
+
+
+def test_axes_of_length_1_are_written_as_the_rule_says_and_read_in_any_place():
+    rules = ((r"^fc\.weight$", "fc.weight[..., 1, 1]"), (r"^grn\.weight$", "grn.weight[1, 1, ...]"))
+    ours = {"params/fc/kernel": np.ones((2, 3), np.float32), "params/grn/scale": np.ones((4,), np.float32)}
+    theirs = to_state_dict(ours, rules)
+    assert {name: v.shape for name, v in theirs.items()} == {"fc.weight": (3, 2, 1, 1), "grn.weight": (1, 1, 4)}
+    want = {name: jax.ShapeDtypeStruct(v.shape, v.dtype) for name, v in ours.items()}
+    for shapes in ({}, {"fc.weight": (3, 2), "grn.weight": (4,)}):
+        given = {name: value.reshape(shapes.get(name, value.shape)) for name, value in theirs.items()}
+        assert {name: v.shape for name, v in fit(given, want, rules).check("it").items()} == {
+            name: v.shape for name, v in ours.items()
+        }
+    with pytest.raises(TreeMismatch, match=r"fc.weight: \[1, 1, 3, 2\] in the file, \[2, 3\] wanted"):
+        fit({**theirs, "fc.weight": np.zeros((2, 3, 1, 1), np.float32)}, want, rules).check("it")
+    with pytest.raises(ValueError, match=r"becomes 'fc.weight\[2\]', which is no name"):
+        reference_names("params/fc/kernel", ((r"$", "[2]"),))
+
+
+def test_a_linear_layer_of_flattened_maps_becomes_a_kernel_with_their_axes_and_comes_back():
+    rules = ((r"^fc\.weight$", "classifier.0.weight[flat]"),)
+    kernel = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5)
+    state_dict = to_state_dict({"params/fc/kernel": kernel}, rules)
+    assert state_dict["classifier.0.weight"].shape == (5, 24)
+    x = np.random.default_rng(0).standard_normal((2, 3, 4)).astype(np.float32)
+    flat = x.transpose(2, 0, 1).reshape(-1)  # [C, H, W], as torch flattens
+    np.testing.assert_allclose(state_dict["classifier.0.weight"] @ flat, np.einsum("hwc,hwco->o", x, kernel), rtol=1e-4)
+    found = fit(state_dict, {"params/fc/kernel": kernel}, rules)
+    assert np.array_equal(found.check("file")["params/fc/kernel"], kernel)
+    other = fit({"classifier.0.weight": np.zeros((5, 23), np.float32)}, {"params/fc/kernel": kernel}, rules)
+    assert "classifier.0.weight: [23, 5] in the file, [2, 3, 4, 5] wanted" in other.lines[0]
+
+
+def test_a_rule_of_three_converts_values_in_our_layout_and_back():
+    double, halve = (lambda value: 2 * value[::-1]), (lambda value: value[::-1] / 2)
+    add, subtract = (lambda value: value + 1), (lambda value: value - 1)
+    rules = ((r"^x\.", "theirs."), (r"/fc/kernel$", double, halve), (r"/fc/", add, subtract))
+    kernel = np.arange(6, dtype=np.float32).reshape(2, 3)
+    theirs = {"theirs.fc.weight": kernel.T, "theirs.fc.bias": np.ones(3, np.float32), "other": np.ones(3, np.float32)}
+    want = wanted(params__x__fc__kernel=(2, 3), params__x__fc__bias=(3,), params__other=(3,))
+    values = fit(theirs, want, rules).check("it")
+    # [in, out] when `read` sees it; where two rules find a name, the first of the table reads first.
+    np.testing.assert_array_equal(values["params/x/fc/kernel"], 2 * kernel[::-1] + 1)
+    np.testing.assert_array_equal(values["params/x/fc/bias"], [2, 2, 2])
+    np.testing.assert_array_equal(values["params/other"], [1, 1, 1])
+    back = to_state_dict(values, rules)
+    assert set(back) == set(theirs)
+    for name, value in theirs.items():
+        np.testing.assert_array_equal(back[name], value)
+
+
+def test_a_value_that_a_rule_of_three_cannot_read_is_reported_by_its_shape():
+    rules = ((r"/x$", lambda value: value.reshape(-1, 3), lambda value: value.reshape(-1)),)
+    want = wanted(params__x=(2, 3))
+    assert fit({"x": np.zeros(6, np.float32)}, want, rules).check("it")["params/x"].shape == (2, 3)
+    with pytest.raises(TreeMismatch, match=r"shape       x: \[7\] in the file, \[2, 3\] wanted"):
+        fit({"x": np.zeros(7, np.float32)}, want, rules).check("it")

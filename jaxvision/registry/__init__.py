@@ -1,0 +1,39 @@
+"""Names -> constructors: one static table, whose targets are imported when they are built.
+
+`table` is the mechanism; `rows` and `families` are what it holds.
+"""
+
+from jaxvision.registry import families, rows  # noqa: F401  (fill the table)
+from jaxvision.registry.table import (
+    CLASSIFIER,
+    KINDS,
+    SUPPLIED,
+    Entry,
+    RegistryError,
+    entries,
+    hint,
+    is_registered,
+    lookup,
+    names,
+    register,
+    register_alias,
+    register_family,
+    slot_kind,
+)
+
+__all__ = [
+    "CLASSIFIER",
+    "KINDS",
+    "SUPPLIED",
+    "Entry",
+    "RegistryError",
+    "entries",
+    "hint",
+    "is_registered",
+    "lookup",
+    "names",
+    "register",
+    "register_alias",
+    "register_family",
+    "slot_kind",
+]
