@@ -1,7 +1,7 @@
 """Convolution and dense layers: the one door through which models reach XLA's convolution.
 
-Layout is NHWC with HWIO kernels; padding is always explicit and symmetric as in torch.nn.Conv2d ("SAME" with
-stride 2 pads differently and shifts feature maps by half a pixel). Default initialisation is that of
+Layout is NHWC with HWIO kernels; padding is explicit and symmetric as in torch.nn.Conv2d, unless a network whose
+weights come from TensorFlow asks for "same". Default initialisation is that of
 torch.nn.Conv2d and torch.nn.Linear: uniform in ±1/sqrt(fan_in) for kernel and bias.
 """
 
@@ -27,7 +27,9 @@ class Conv(nn.Module):
       features: output channels.
       kernel_size, strides, dilation: one int, or a (height, width) pair.
       padding: zeros added on both sides, an int or a (height, width) pair; None keeps the size at stride 1
-        with an odd kernel: dilation * (kernel - 1) // 2.
+        with an odd kernel: dilation * (kernel - 1) // 2. "same" is TensorFlow's rule: as many zeros as make the output
+        ceil(input / stride) pixels, an odd one at the end. It depends on the input's size and, with a stride, shifts
+        feature maps by half a pixel against the symmetric one, so it exists for weights that were trained with it.
       groups: splits input and output channels into this many independent convolutions.
       bias_init: None takes the uniform default, whose range depends on the fan-in.
     """
@@ -35,7 +37,7 @@ class Conv(nn.Module):
     features: int
     kernel_size: int | tuple[int, int] = 3
     strides: int | tuple[int, int] = 1
-    padding: int | tuple[int, int] | None = None
+    padding: int | tuple[int, int] | str | None = None
     dilation: int | tuple[int, int] = 1
     groups: int = 1
     use_bias: bool = True
@@ -54,17 +56,13 @@ class Conv(nn.Module):
                 "channels; choose a number that divides both"
             )
         kernel_size, dilation = _pair(self.kernel_size), _pair(self.dilation)
-        if self.padding is None:
-            padding = tuple(d * (k - 1) // 2 for k, d in zip(kernel_size, dilation, strict=True))
-        else:
-            padding = _pair(self.padding)
         shape = (*kernel_size, channels // self.groups, self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         y = jax.lax.conv_general_dilated(
             x,
             kernel.astype(x.dtype),
             window_strides=_pair(self.strides),
-            padding=[(p, p) for p in padding],
+            padding=self.pads(kernel_size, dilation),
             rhs_dilation=dilation,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
             feature_group_count=self.groups,
@@ -73,6 +71,17 @@ class Conv(nn.Module):
             return y
         init = self.bias_init or _uniform_bias(math.prod(shape[:-1]))
         return _add_bias(y, self.param("bias", init, (self.features,), jnp.float32))
+
+    @nn.nowrap
+    def pads(self, kernel_size: tuple[int, int], dilation: tuple[int, int]) -> str | list[tuple[int, int]]:
+        """Zeros before and behind each axis, or XLA's name of TensorFlow's rule."""
+        if self.padding == "same":
+            return "SAME"
+        if isinstance(self.padding, str):
+            raise ValueError(f"Conv {self.name!r} got padding={self.padding!r}; it takes numbers, None or 'same'")
+        if self.padding is not None:
+            return [(p, p) for p in _pair(self.padding)]
+        return [(d * (k - 1) // 2,) * 2 for k, d in zip(kernel_size, dilation, strict=True)]
 
 
 class Dense(nn.Module):
