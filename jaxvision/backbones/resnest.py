@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from jaxvision import layers
 from jaxvision.backbones import pyramid
+from jaxvision.backbones.resnet import KEYS as RESNET_KEYS
 from jaxvision.backbones.resnet import Block, Bottleneck, ResNet, conv
 from jaxvision.ops import pool
 
@@ -109,3 +110,7 @@ class ResNeSt(ResNet):
     @nn.nowrap
     def block_options(self, features: int) -> dict[str, Any]:
         return {**super().block_options(features), "radix": self.radix, "avg_first": self.avg_first}
+
+
+KEYS = {source: rules for source, rules in RESNET_KEYS.items() if source.startswith(("timm", "openmmlab"))}
+"""Names of published weights, see `jaxvision/pretrained/keymaps.py`."""

@@ -334,12 +334,24 @@ def conv(features: int, kernel_size: int, strides: int = 1, *, name: str, **opti
     )
 
 
-# Names of published weights, see `jaxvision/pretrained/keymaps.py`.
+# Names of published weights, see `jaxvision/pretrained/keymaps.py`. OpenMMLab has two layouts of the deep stem (of
+# mmpretrain and of mmsegmentation), and where a projection pools nothing it counts no pooling layer.
 _TORCHVISION = ((r"^backbone\.", ""), (r"^head\.", "fc."))
+_OPENMMLAB = ((r"^head\.", "head.fc."), (r"\.se\.fc([12])\.", r".se_layer.conv\1.conv."))
+_NO_POOLING = tuple((rf"\.layer1\.0\.downsample\.{i + 1}\.", rf".layer1.0.downsample.{i}.") for i in range(2))
+_CONV_MODULES = (
+    *((rf"^backbone\.conv1\.{i}\.", f"backbone.stem.{i // 3}.{'bn' if i % 3 else 'conv'}.") for i in (0, 1, 3, 4, 6)),
+    (r"^backbone\.bn1\.", "backbone.stem.2.bn."),
+)
+_SEQUENTIAL = ((r"^backbone\.conv1\.(\d)\.", r"backbone.stem.\1."), (r"^backbone\.bn1\.", "backbone.stem.7."))
 KEYS = {
     "torchvision": _TORCHVISION,
     "timm": _TORCHVISION,
-    "openmmlab": ((r"^head\.", "head.fc."),),
+    "openmmlab": _OPENMMLAB,
+    "openmmlab/v1c": (*_OPENMMLAB, *_CONV_MODULES),
+    "openmmlab/v1d": (*_OPENMMLAB, *_CONV_MODULES, *_NO_POOLING),
+    "openmmlab/v1c sequential": (*_OPENMMLAB, *_SEQUENTIAL),
+    "openmmlab/v1d sequential": (*_OPENMMLAB, *_SEQUENTIAL, *_NO_POOLING),
     "smp": ((r"^backbone\.", "encoder."), (r"^head\.", "classification_head.3.")),
     "huggingface": (
         (r"^backbone\.(conv|bn)1\.", r"backbone.embedder.embedder.\g<1>0."),

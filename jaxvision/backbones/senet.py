@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from jaxvision.backbones import pyramid
 from jaxvision.backbones.resnet import DEEP, DEEP_AVG, STAGES, TIERED_AVG, BasicBlock, Block, ResNet
+from jaxvision.backbones.resnet import KEYS as RESNET_KEYS
 from jaxvision.ops import pool
 
 _LEGACY = {"legacy": True, "divisor": 1}
@@ -83,3 +84,16 @@ class SENet(ResNet):
         if self.legacy and self.stem != "cifar":
             return pool.max_pool(x, 3, 2, ceil_mode=True)
         return super().stem_pool(x)
+
+
+# Names of published weights, see `jaxvision/pretrained/keymaps.py`.
+_LEGACY_NAMES = ((r"^backbone\.", ""), (r"\.se\.", ".se_module."), (r"^head\.", "last_linear."))
+KEYS = {
+    **{source: rules for source, rules in RESNET_KEYS.items() if source.startswith(("timm", "openmmlab"))},
+    "timm/legacy": (*_LEGACY_NAMES, (r"^(conv1|bn1)\.", r"layer0.\1.")),
+    "timm/legacy_senet154": (
+        *_LEGACY_NAMES,
+        *((rf"^conv1\.{i}\.", f"layer0.{'bn' if i % 3 else 'conv'}{i // 3 + 1}.") for i in (0, 1, 3, 4, 6)),
+        (r"^bn1\.", "layer0.bn3."),
+    ),
+}
