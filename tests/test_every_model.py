@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 from pathlib import Path
 
 import jax
@@ -15,22 +16,24 @@ from tests.conftest import strict
 
 KEY = jax.random.key(0)
 
-COUNTS = json.loads((Path(__file__).parent / "backbones" / "parameters.json").read_text())
+FOLDER = Path(__file__).parent / "backbones"
+COUNTS = json.loads((FOLDER / "parameters.json").read_text())
 """Size -> number of parameters with 1000 classes, as the reference libraries count them (see `tests/parity`)."""
+
+FAMILIES = json.loads((FOLDER / "families.json").read_text())
+"""Family -> number of parameters of its default form, without a classifier."""
 
 MODELS = {
     "linear": ({"num_classes": 10}, (28, 28, 1), 7_850),
     "lenet5": ({"num_classes": 10}, (32, 32, 1), 61_706),
-    **{name: ({"num_classes": 1000}, (64, 64, 3), count) for name, count in COUNTS.items()},
+    **{name: ({"num_classes": 1000}, (224, 224, 3), count) for name, count in COUNTS.items()},
 }
 """Name -> arguments, an image and the number of parameters, for every registered model."""
 
 BACKBONES = {
     "flatten": ({}, (28, 28, 1), 0),
     "lenet5": ({}, (32, 32, 1), 60_856),
-    "resnet": ({}, (224, 224, 3), 23_508_032),
-    "senet": ({}, (224, 224, 3), 26_039_024),
-    "resnest": ({}, (224, 224, 3), 25_434_240),
+    **{name: ({}, (224, 224, 3), count) for name, count in FAMILIES.items()},
 }
 """The same for every registered backbone that is not a size of a family."""
 
@@ -39,16 +42,25 @@ REGISTERED = {kind: set(registry.names(kind)) for kind in ("model", "backbone")}
 
 TWO_STAGES = {"depth": 14, "width": 8, "out_levels": ("c2", "c3")}
 
+
+def smallest_sizes():
+    """The smallest model of each family, in the tiny form of its row."""
+    seen = {}
+    for name in sorted(COUNTS, key=COUNTS.__getitem__):
+        preset = registry.lookup("model", name).preset["backbone"]
+        entry = registry.lookup("backbone", preset["name"])
+        seen.setdefault(entry.address, (name, {"backbone": dict(entry.smoke)}))
+    return dict(seen.values())
+
+
 SMALL = {
     "linear": ({}, (8, 8, 1)),
     "lenet5": ({}, (32, 32, 1)),
+    **{name: (arguments, (64, 64, 3)) for name, arguments in smallest_sizes().items()},
     "resnet18": ({"backbone": {"width": 8, "stem": "cifar"}}, (16, 16, 3)),
-    "resnet50": ({"backbone": {"width": 8}}, (64, 64, 3)),
     "resnext50d_32x4d": ({"backbone": {**TWO_STAGES, "width": 16, "groups": 4, "width_per_group": 16}}, (32, 32, 3)),
-    "seresnet18": ({"backbone": {**TWO_STAGES, "depth": 10, "stem": "cifar"}}, (16, 16, 3)),
-    "resnest14d": ({"backbone": {**TWO_STAGES, "stem": "cifar"}}, (16, 16, 3)),
 }
-"""What is really computed: each backbone, and each kind of block of ResNet, in a small form."""
+"""What is really computed: each family, and each kind of block of ResNet, in a small form."""
 
 
 def test_no_model_or_backbone_is_left_out():
@@ -75,7 +87,9 @@ def test_number_of_parameters(kind, name):
     trained = jax.eval_shape(lambda x: model.init(KEY, x, train=False), images).get("params", {})
     assert sum(p.size for p in jax.tree.leaves(trained)) == parameters
     if kind == "model":
-        assert set(trained) <= {"backbone", "head"} and set(trained["head"]) == {"kernel", "bias"}
+        heads = {part for part in trained if re.fullmatch(r"head(_\w+)?", part)}
+        assert set(trained) <= {"backbone", *heads} and "head" in heads
+        assert all(set(trained[head]) == {"kernel", "bias"} for head in heads)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +144,10 @@ def test_bfloat16_agrees_with_float32(name, unoptimized):
     assert jnp.linalg.norm(half.astype(jnp.float32) - full) <= 3e-2 * jnp.linalg.norm(full)
 
 
-@pytest.mark.parametrize("name", ["linear", "lenet5", "resnet18", "seresnet18", "resnest14d"])
+QUICK = ("linear", "lenet5", "resnet18", "shufflenet_v2_x0_5", "deit_tiny_patch16_224", "mixer_s16_224")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in SMALL])
 def test_grad_jvp_checkpoint_and_vmap_over_parameters_agree(name, unoptimized):
     model, variables, images = small(name)
     params = variables["params"]
@@ -157,3 +174,36 @@ def test_grad_jvp_checkpoint_and_vmap_over_parameters_agree(name, unoptimized):
     np.testing.assert_allclose(slope, by_grad, rtol=1e-3)
     np.testing.assert_allclose(losses[0], value, rtol=1e-4)
     assert abs(losses[1] - losses[0]) > 1e-3 * losses[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SMALL)
+def test_per_example_gradients_and_hessian_products(name, unoptimized):
+    model, variables, images = small(name)
+    images = images[:2, :32, :32]
+    rest = {name: value for name, value in variables.items() if name != "params"}
+    rng = np.random.default_rng(1)
+    directions = jax.tree.map(
+        lambda p: jnp.asarray(rng.standard_normal((2, *p.shape), np.float32)) * jnp.std(p), variables["params"]
+    )
+
+    @jax.jit
+    def everything(params):
+        def loss(params, images):
+            return jnp.mean(jnp.square(model.apply({"params": params, **rest}, images)))
+
+        def product(direction):
+            return jax.jvp(jax.grad(lambda p: loss(p, images)), (params,), (direction,))
+
+        each = jax.vmap(lambda image: jax.grad(loss)(params, image[None]))(images)
+        return each, *jax.vmap(product)(directions)
+
+    with strict():
+        each, mean, products = everything(variables["params"])
+    for a, b in zip(jax.tree.leaves(each), jax.tree.leaves(mean), strict=True):
+        np.testing.assert_allclose(a.mean(0), b[0], rtol=1e-3, atol=1e-4 * float(jnp.abs(b).max()) + 1e-6)
+    first, second = (
+        sum(jnp.vdot(a[i], b[1 - i]) for a, b in zip(*map(jax.tree.leaves, (products, directions)), strict=True))
+        for i in range(2)
+    )
+    assert jnp.isfinite(first) and abs(first - second) <= 1e-2 * max(abs(first), abs(second), 1e-3), (first, second)

@@ -32,7 +32,7 @@ def declare_torchvision_operators() -> torch.library.Library | None:
 
 OPERATORS = declare_torchvision_operators()  # kept: the declaration lives as long as the object
 
-from timm.optim import Lamb, Lars, Lion  # noqa: E402
+from timm.optim import Lamb, Lars, Lion, RMSpropTF  # noqa: E402
 
 STEPS = 24
 SHAPES = {"block/kernel": (5, 7), "block/bias": (7,), "head/kernel": (7, 3), "head/bias": (3,)}
@@ -99,6 +99,12 @@ PAIRS = {
     "rmsprop, momentum": (
         optimizers.rmsprop(0.9, 1e-3, 0.9),
         lambda p: torch.optim.RMSprop(p, 0.02, alpha=0.9, eps=1e-3, momentum=0.9),
+    ),
+    "rmsprop_tf": (
+        optimizers.rmsprop_tf(0.9, 1e-3, 0.8, weight_decay=0.05),
+        lambda p: RMSpropTF(
+            p, 0.02, alpha=0.9, eps=1e-3, momentum=0.8, weight_decay=0.05, lr_in_momentum=False, foreach=False
+        ),
     ),
     "lion": (optimizers.lion(weight_decay=0.05), lambda p: Lion(p, 0.02, weight_decay=0.05)),
     "lamb": (optimizers.lamb(), lambda p: Lamb(p, 0.02, max_grad_norm=None)),

@@ -46,6 +46,17 @@ def test_evaluation_crops_equal_torchvision(v2, size):
     assert difference.max() <= 1
 
 
+@pytest.mark.parametrize("size", [(375, 500), (640, 480), (100, 70)])
+def test_bicubic_evaluation_crops_equal_torchvision(v2, size):
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    cubic = v2.InterpolationMode.BICUBIC
+    theirs = v2.Compose([v2.Resize(256, cubic), v2.CenterCrop(224)])
+    ours = (ResizeSide(256, interpolation="bicubic"), CenterCrop((224, 224)))
+    assert compared(image, ours, theirs, (224, 224)).max() <= 1
+    theirs, ours = v2.Resize((96, 120), cubic), (Resize((96, 120), interpolation="bicubic"),)
+    assert compared(image, ours, theirs, (96, 120)).max() <= 1
+
+
 def test_evaluation_crops_of_photographs_equal_torchvision(v2, test_data):
     theirs = v2.Compose([v2.Resize(256), v2.CenterCrop(224)])
     for path in sorted((test_data / "data/coco_mini/images/val2017").glob("*.jpg"))[:8]:

@@ -1,13 +1,11 @@
-"""The reference of every registered size: how timm, torchvision or OpenMMLab builds it, and what it calls things.
+"""Compares registered sizes with their references: names and shapes, levels and logits, from the reference's weights.
 
-A family adds its sizes to `references` and the reason for each name of timm or torchvision that it leaves out to
-`EXCLUDED`; `test_zoo` and `zoo_errors` do the rest.
+Weights go through the same tables of names as `load_pretrained`. What is compared with what stands in `references/`.
 """
 
-import dataclasses
 import importlib
-import re
-from collections.abc import Callable, Mapping
+import pkgutil
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -15,162 +13,82 @@ import numpy as np
 import torch
 
 import jaxvision as jv
-from jaxvision.backbones import resnest, resnet, senet
-from tests.parity.torch_weights import error, load_tool, nchw, nhwc, path_of
+from jaxvision.pretrained import keymaps
+from jaxvision.trees import flatten, nest
+from tests.parity import references as folder
+from tests.parity.references.reference import Reference, timm, torchvision
+from tests.parity.torch_weights import error, load_tool, nchw, nhwc
+
+__all__ = ["Reference", "timm", "torchvision"]  # for the tests of single families
 
 calibrate = load_tool("calibrate").calibrate
-torchvision = load_tool("torchvision_cpu").torchvision
-timm = importlib.import_module("timm")  # needs the former
 
-TOLERANCE = 1e-4
-"""Of levels and logits in float32."""
-
-RESNET_LEVELS = {"c1": "<maxpool", **{f"c{i + 1}": f"layer{i}" for i in range(1, 5)}}
-
-
-@torch.no_grad()
-def damp(model):
-    """Scales the last norm of every residual branch by 0.3 and the logits of split attention by 0.2.
-
-    Random branches as strong as their shortcuts double a rounding error every other block, so that over fifty of them
-    float32 is off by more than 1e-3 in the reference, too; those of trained networks do not.
-    """
-    for module in model.modules():
-        last = getattr(module, "bn3", getattr(module, "bn2", None))
-        if hasattr(module, "conv2") and last is not None:
-            last.weight *= 0.3
-    for name, parameter in model.named_parameters():
-        if name.endswith("conv2.fc2.weight"):
-            parameter *= 0.2
-
-
-@dataclasses.dataclass(frozen=True)
-class Reference:
-    """A network of another library.
-
-    Attributes:
-      make: builds it, with 1000 classes.
-      family: module of `jaxvision.backbones`.
-      levels: our level -> the submodule whose output it is; with "<" in front, whose input.
-      rename: (regular expression, replacement) for the names of its parameters, applied in order.
-      head: its last linear layer, after renaming.
-      temper: called on the calibrated network.
-    """
-
-    make: Callable[[], torch.nn.Module]
-    family: str
-    levels: Mapping[str, str] = dataclasses.field(default_factory=lambda: RESNET_LEVELS)
-    rename: tuple[tuple[str, str], ...] = ()
-    head: str = "fc"
-    temper: Callable[[torch.nn.Module], None] = damp
-
-    def name(self, theirs: str) -> str:
-        """Their name of a parameter in the order of ours."""
-        for pattern, replacement in self.rename:
-            theirs = re.sub(pattern, replacement, theirs)
-        return theirs
-
-
-def _timm(name):
-    return lambda: timm.create_model(name)
-
-
-def _caffe(depth):
-    """torchvision's ResNet with the strides moved to the first 1x1 convolutions, which is what "caffe" means."""
-
-    def make():
-        model = getattr(torchvision.models, f"resnet{depth}")(weights=None)
-        for block in (model.layer2[0], model.layer3[0], model.layer4[0]):
-            block.conv1.stride, block.conv2.stride = (2, 2), (1, 1)
-        return model
-
-    return make
-
-
-def _cifar(depth):
-    """torchvision's ResNet with OpenMMLab's CIFAR stem."""
-
-    def make():
-        model = getattr(torchvision.models, f"resnet{depth}")(weights=None)
-        model.conv1 = torch.nn.Conv2d(3, 64, 3, 1, 1, bias=False)
-        model.maxpool = torch.nn.Identity()
-        return model
-
-    return make
-
-
-def _resnext152():
-    block = torchvision.models.resnet.Bottleneck
-    return torchvision.models.ResNet(block, [3, 8, 36, 3], groups=32, width_per_group=4)
-
-
-LEGACY = (
-    (r"^layer0\.conv([23])\.", lambda m: f"conv1.{3 * int(m[1]) - 3}."),
-    (r"^layer0\.bn([12])\.", lambda m: f"conv1.{3 * int(m[1]) - 2}."),
-    (r"^layer0\.conv1\.", "conv1.0."),
-    (r"^layer0\.bn3\.", "bn1."),
+MODULES = tuple(
+    importlib.import_module(f"{folder.__name__}.{module.name}") for module in pkgutil.iter_modules(folder.__path__)
 )
-PLAIN_LEGACY = ((r"^layer0\.", ""),)
 
 
-def references() -> dict[str, Reference]:
-    """Size -> its reference."""
-    found = {name: Reference(_timm(name), "resnet") for name in resnet.SIZES}
-    found |= {f"resnet{depth}_caffe": Reference(_caffe(depth), "resnet") for depth in (50, 101)}
-    found |= {f"resnet{depth}_cifar": Reference(_cifar(depth), "resnet") for depth in (18, 34, 50, 101, 152)}
-    found["resnext152_32x4d"] = Reference(_resnext152, "resnet")
-    for name in senet.SIZES:
-        if name.startswith("legacy_"):
-            stem = LEGACY if "senet154" in name else PLAIN_LEGACY
-            rename = (*stem, (r"\.se_module\.", ".se."), (r"^last_linear\.", "fc."))
-            levels = {**RESNET_LEVELS, "c1": "<pool0"}
-            found[name] = Reference(_timm(name), "senet", levels, rename)
-        else:
-            found[name] = Reference(_timm(name), "senet")
-    found |= {name: Reference(_timm(name), "resnest") for name in resnest.SIZES}
+def gather(name: str) -> dict:
+    """The union of a mapping that several files of `references/` have."""
+    found: dict = {}
+    for module in MODULES:
+        for key, value in getattr(module, name, {}).items():
+            if isinstance(value, Mapping):
+                value = {**found.get(key, {}), **value}
+            elif isinstance(value, tuple):
+                value = (*found.get(key, ()), *value)
+            else:
+                assert key not in found, f"{key} has two rows"
+            found[key] = value
     return found
 
 
-EXCLUDED = {
-    "resnet": {
-        r"ecaresnet.*|ecaresnext.*": "efficient channel attention is another structure",
-        r"resnetaa.*|seresnetaa.*|seresnextaa.*|resnetblur.*": "anti-aliased strides are another structure",
-        r"resnetrs.*": "ResNet-RS is another family",
-        r"test_resnet": "a model of timm's own tests",
-    },
-}
-"""Module of timm -> names that are not built here, and why."""
+def references() -> dict[str, Reference]:
+    """Every row."""
+    return gather("REFERENCES")
 
 
-def shape_tree(reference: Reference, state_dict) -> dict:
-    """Path in our variables -> shape in our layout, of a state dict."""
-    shapes = {}
-    for theirs, value in state_dict.items():
-        if not theirs.endswith("num_batches_tracked"):
-            path = path_of(reference.name(theirs), value.ndim, reference.head)
-            shape = tuple(value.shape)
-            shapes["/".join(path)] = (*shape[2:], *shape[1::-1]) if len(shape) > 1 else shape
-    return shapes
+def our_name(name: str) -> str:
+    """The registered name behind a row."""
+    return references()[name].ours or name
 
 
-def variables_of(reference: Reference, state_dict) -> dict:
-    """A state dict as variables of a `Classifier`."""
-    tree: dict = {}
-    for theirs, value in state_dict.items():
-        if theirs.endswith("num_batches_tracked"):
-            continue
-        value = np.asarray(value).copy()
-        *path, leaf = path_of(reference.name(theirs), value.ndim, reference.head)
-        node = tree
-        for part in path:
-            node = node.setdefault(part, {})
-        node[leaf] = jnp.asarray(value.transpose(*range(2, value.ndim), 1, 0) if value.ndim > 1 else value)
-    return tree
+def variables_of(model, reference: Reference, state_dict, *, collections=("params", "batch_stats")) -> dict:
+    """A state dict as variables of `model`, a classifier, through its family's table for `reference.source`.
+
+    Raises:
+      TreeMismatch: names or shapes differ.
+    """
+    family = keymaps.family_of(model)
+    state_dict = {name: value if isinstance(value, np.ndarray) else _numpy(value) for name, value in state_dict.items()}
+    wanted = {path: leaf for path, leaf in shapes(model, reference).items() if path.split("/")[0] in collections}
+    rules = keymaps.rules_for(family, reference.source)
+    ignored = (*family.ignored, *(() if "batch_stats" in collections else (r"running_",)))
+    fit = keymaps.fit(state_dict, wanted, rules, ignored=ignored, resize=None)
+    values = fit.check(reference.source)
+    return nest({path: jnp.asarray(values[path]) for path in wanted})
+
+
+def shapes(model, reference: Reference) -> dict:
+    """Path -> abstract array of every variable of a classifier."""
+    size = reference.size
+    images = jax.ShapeDtypeStruct((1, size, size, keymaps.family_of(model).input[2]), jnp.float32)
+    return flatten(jax.eval_shape(lambda x: model.init(jax.random.key(0), x), images))
+
+
+def abstract(state_dict) -> dict:
+    """Zeros without memory in the place of tensors, which may lie on torch's device "meta"."""
+    return {
+        name: np.broadcast_to(np.zeros((), np.float32 if value.is_floating_point() else np.int64), tuple(value.shape))
+        for name, value in state_dict.items()
+    }
 
 
 @torch.no_grad()
 def run_reference(model, reference: Reference, x) -> dict[str, np.ndarray]:
     """Every level and the logits."""
+    if reference.outputs is not None:
+        return {name: value.numpy() for name, value in reference.outputs(model, x).items()}
     outputs, hooks = {}, []
     for level, place in reference.levels.items():
         module = model.get_submodule(place.removeprefix("<"))
@@ -187,17 +105,19 @@ def run_reference(model, reference: Reference, x) -> dict[str, np.ndarray]:
 
 
 def run_ours(model, variables, x) -> dict[str, np.ndarray]:
-    """The same of our model, whose backbone returns every level."""
+    """The same of our model, whose backbone returns every level; "pooled" is left out."""
 
     def forward(variables, x):
         return model.apply(variables, x, method=lambda m, x: (m(x), m.backbone(x, train=False)))
 
     logits, levels = jax.jit(forward)(variables, x)
-    return {"logits": np.asarray(logits), **{level: nchw(y) for level, y in levels.items()}}
+    spatial = {level: nchw(y) if y.ndim == 4 else np.asarray(y) for level, y in levels.items() if level != "pooled"}
+    return {"logits": np.asarray(logits), **spatial}
 
 
-def calibrated(reference: Reference, size: int, seed: int = 0, images: int = 4):
+def calibrated(reference: Reference, size: int | None = None, seed: int = 0, images: int = 4):
     """A sharp random network in evaluation mode, and two images."""
+    size = size or reference.size
     torch.manual_seed(seed)
     model = reference.make()
     calibrate(model, torch.randn(images, 3, size, size), seed=seed)
@@ -212,14 +132,22 @@ def compare(model, reference: Reference, ours, x) -> dict[str, float]:
       AssertionError: it has other outputs, or other shapes.
     """
     theirs = run_reference(model, reference, x)
-    mine = run_ours(ours, variables_of(reference, model.state_dict()), nhwc(x))
-    assert set(mine) == set(theirs)
+    mine = run_ours(ours, variables_of(ours, reference, model.state_dict()), nhwc(x))
+    assert "logits" in theirs and set(theirs) <= set(mine)
     return {name: float(error(mine[name], theirs[name])) for name in theirs}
 
 
-def errors(name: str, size: int = 64) -> dict[str, float]:
-    """`compare` for a registered size at its 1000 classes."""
+def errors(name: str, size: int | None = None) -> dict[str, float]:
+    """`compare` for a row at its 1000 classes."""
     reference = references()[name]
     model, x = calibrated(reference, size)
-    ours = jv.create_model(name, num_classes=1000, backbone={"out_levels": tuple(reference.levels)})
-    return compare(model, reference, ours, x)
+    ours = jv.create_model(our_name(name), num_classes=1000)
+    levels = dict.fromkeys((*reference.levels, ours.backbone.out_levels[-1]))  # the classifier needs the last one
+    ours = jv.create_model(our_name(name), num_classes=1000, backbone={"out_levels": tuple(levels)})
+    found = compare(model, reference, ours, x)
+    assert set(found) == {*reference.levels, "logits"}
+    return found
+
+
+def _numpy(tensor) -> np.ndarray:
+    return tensor.detach().cpu().numpy().copy()  # torch moves its statistics in place

@@ -25,17 +25,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("patterns", nargs="*", default=["*"], help="shell patterns of sizes")
     parser.add_argument("--again", action="store_true", help="measure what the table holds already, too")
-    parser.add_argument("--size", type=int, default=64, help="side of the images")
+    parser.add_argument("--most", type=float, default=1e6, help="skip models of more million parameters")
     arguments = parser.parse_args()
 
     counts = json.loads(COUNTS.read_text())
     names = [n for n in zoo.references() if any(fnmatch.fnmatchcase(n, p) for p in arguments.patterns)]
-    for name in sorted(names, key=counts.__getitem__):
+    for name in sorted(names, key=lambda name: counts[zoo.our_name(name)]):
+        if counts[zoo.our_name(name)] > arguments.most * 1e6:
+            break
         if name in read_table() and not arguments.again:
             continue
         start = time.perf_counter()
-        errors = zoo.errors(name, arguments.size)
-        row = {"image": arguments.size, "agrees": max(errors.values()) <= zoo.TOLERANCE}
+        reference, errors = zoo.references()[name], zoo.errors(name)
+        row = {"image": reference.size, "agrees": max(errors.values()) <= reference.tolerance}
         table = read_table() | {name: row | {output: float(f"{error:.2g}") for output, error in errors.items()}}
         lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(table[key])}" for key in sorted(table))
         TABLE.write_text(f"{{\n{lines}\n}}\n")
