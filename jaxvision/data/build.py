@@ -92,9 +92,10 @@ def host_transforms(config: Any, *, train: bool) -> tuple[Any, ...]:
 def _loader(config: Any, split: str, batch_size: int, seed: int, process_index: int, process_count: int) -> Loader:
     """In memory where the source gathers whole batches and nothing is to be done on the host, else by workers."""
     source, train = build_source(config, split), split == "train"
+    repeats = config.repeats if train else 1
     specs = config.host_transforms if train else config.eval_host_transforms
     if hasattr(source, "gather") and not specs and not (train and config.buckets):
-        return Loader(source, batch_size, seed, process_index, process_count)
+        return Loader(source, batch_size, seed, process_index, process_count, repeats)
     if not isinstance(source, SampleSource):
         raise SetupError(
             f"source {source.name!r} only gathers whole batches of one size, which host transforms and buckets cannot "
@@ -108,6 +109,7 @@ def _loader(config: Any, split: str, batch_size: int, seed: int, process_index: 
         seed,
         process_index,
         process_count,
+        repeats,
         transforms=host_transforms(config, train=train),
         image_size=tuple(config.image_size),
         channels=config.channels,

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Bool, Int
 
-from jaxvision.data.order import permutation
+from jaxvision.data.order import permutation, repeated_rows
 from jaxvision.data.sources.memory import Source
 
 Batch = dict[str, np.ndarray]
@@ -40,6 +40,7 @@ class Loader:
       seed: chooses the orders; 0..2**64-1.
       process_index: which process this is.
       process_count: how many there are; it divides `batch_size`.
+      repeats: times that an image is in a batch of training, each time augmented anew (see `repeated_rows`).
     """
 
     source: Source
@@ -47,12 +48,15 @@ class Loader:
     seed: int = 0
     process_index: int = 0
     process_count: int = 1
+    repeats: int = 1
 
     def __post_init__(self):
         if self.batch_size < 1:
             raise ValueError(f"batch_size is {self.batch_size}: expected at least 1")
         if not 0 <= self.process_index < self.process_count:
             raise ValueError(f"process_index is {self.process_index}: expected 0..{self.process_count - 1}")
+        if not 1 <= self.repeats <= self.batch_size:
+            raise ValueError(f"repeats is {self.repeats}: expected 1..{self.batch_size}, the batch_size")
         if not len(self.source):
             raise ValueError(f"source {self.source.name!r} holds no samples")
         if self.batch_size % self.process_count:
@@ -105,7 +109,8 @@ class Loader:
             order = permutation(self.seed, epoch, self.num_examples)
             for step in range(first, steps_per_epoch):
                 places = self._places(step)
-                yield self._batch(order[places], epoch * self.num_examples + places, np.ones(len(places), bool))
+                rows = repeated_rows(order, places, self.batch_size, self.repeats)
+                yield self._batch(rows, epoch * self.num_examples + places, np.ones(len(places), bool))
             epoch, first = epoch + 1, 0
 
     def evaluate(self) -> Iterator[Batch]:

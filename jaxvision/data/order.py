@@ -21,6 +21,30 @@ def random_words(seed: int, stream: int, n: int) -> np.ndarray:
     return np.random.Philox(key=np.array([seed, stream], np.uint64)).random_raw(n)
 
 
+def repeated_rows(
+    order: Int[np.ndarray, " n"], places: Int[np.ndarray, " b"], batch_size: int, repeats: int
+) -> Int[np.ndarray, " b"]:
+    """What lies at some places of an epoch in which each image comes `repeats` times (repeated augmentation).
+
+    The rule of DeiT's sampler (Hoffer et al. 2020, arXiv:1901.09335; Berman et al. 2019, arXiv:1902.05509): every row
+    of `order` is repeated, one after the other, and the epoch ends after n samples, so it is as long as any other and
+    sees n / repeats images. Consecutive runs of `batch_size` are the global batches. The copies of an image are
+    `batch_size / repeats` places apart within its batch (there they are on different GPUs), so that transforms of
+    neighbours never mix an image with itself. A batch that `repeats` does not divide shares an image with the next.
+
+    Args:
+      order: of the epoch.
+      places: 0..n-1, of a process's rows.
+      batch_size: of all processes together.
+      repeats: 1 leaves the order as it is.
+    """
+    if repeats == 1:
+        return order[places]
+    first, offset = places - places % batch_size, places % batch_size
+    within = np.concatenate([np.arange(copy, batch_size, repeats) for copy in range(repeats)])
+    return order[(first + within[offset]) // repeats]
+
+
 def sample_rng(seed: int, position: int) -> np.random.Generator:
     """Randomness of the host transforms of one sample: a function of the seed and its place in all of training.
 

@@ -1,6 +1,6 @@
 """The one resampling of an image: a window of it, at any size, antialiased as Pillow does.
 
-`resample` is Pillow's bilinear filter, which averages over `step` pixels where it shrinks; the filter sees the pixels
+`resample` is Pillow's bilinear or bicubic filter, which averages over `step` pixels where it shrinks; it sees what lies
 around the window, so that a crop of a resized image equals the resizing of the cropped window. `nearest` takes the
 pixel under each centre, for values that cannot be averaged.
 
@@ -40,8 +40,9 @@ class Placement:
 
 def placement(view: View) -> Placement:
     """Where the image lies on the canvas of a view."""
-    columns, x_box, x_needed = _axis(view.window[0], view.window[2], view.size[1], view.original[1])
-    rows, y_box, y_needed = _axis(view.window[1], view.window[3], view.size[0], view.original[0])
+    support = 2 if view.interpolation == "bicubic" else 1
+    columns, x_box, x_needed = _axis(view.window[0], view.window[2], view.size[1], view.original[1], support)
+    rows, y_box, y_needed = _axis(view.window[1], view.window[3], view.size[0], view.original[0], support)
     return Placement(
         (columns[0], rows[0], columns[1], rows[1]),
         (x_box[0], y_box[0], x_box[1], y_box[1]),
@@ -50,14 +51,14 @@ def placement(view: View) -> Placement:
 
 
 def _axis(
-    start: float, stop: float, size: int, original: int
+    start: float, stop: float, size: int, original: int, support: int
 ) -> tuple[tuple[int, int], tuple[float, float], tuple[int, int]]:
     step = (stop - start) / size
     # A pixel i is inside if its centre start + (i + 1/2) step is; the margin is for rounding errors of the window.
     first = max(0, math.ceil(-start / step - 0.5 - 1e-6))
     last = min(size, math.floor((original - start) / step - 0.5 + 1e-6) + 1)
     low, high = start + first * step, start + last * step
-    reach = max(step, 1.0) + 1.0
+    reach = max(step, 1.0) * support + 1.0
     return (first, last), (low, high), (max(0, math.floor(low - reach)), min(original, math.ceil(high + reach)))
 
 
@@ -79,10 +80,10 @@ def resample(
         return
     x, y = corner
     box = (where.box[0] - x, where.box[1] - y, where.box[2] - x, where.box[3] - y)
-    _draw(image, box, canvas[top:bottom, left:right])
+    _draw(image, box, canvas[top:bottom, left:right], view.interpolation)
 
 
-def _draw(image: np.ndarray, box: tuple[float, float, float, float], target: np.ndarray) -> None:
+def _draw(image: np.ndarray, box: tuple[float, float, float, float], target: np.ndarray, interpolation: str) -> None:
     """Resamples a box of the image into the target."""
     left, top, right, bottom = whole = tuple(round(side) for side in box)
     height, width = target.shape[:2]
@@ -90,7 +91,7 @@ def _draw(image: np.ndarray, box: tuple[float, float, float, float], target: np.
         if (bottom - top, right - left) == (height, width):
             target[...] = image[top:bottom, left:right]
             return
-        if whole == (0, 0, image.shape[1], image.shape[0]):
+        if whole == (0, 0, image.shape[1], image.shape[0]) and interpolation == "bilinear":
             stretch(image, target)
             return
     if image.shape[-1] == 1:
@@ -98,7 +99,7 @@ def _draw(image: np.ndarray, box: tuple[float, float, float, float], target: np.
     image, box = _continued(image, box)
     picture = Image.fromarray(image)
     limits = (max(0.0, box[0]), max(0.0, box[1]), min(picture.width, box[2]), min(picture.height, box[3]))
-    target[...] = picture.resize((width, height), Image.Resampling.BILINEAR, box=limits)
+    target[...] = picture.resize((width, height), Image.Resampling[interpolation.upper()], box=limits)
 
 
 def _continued(

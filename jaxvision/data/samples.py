@@ -8,7 +8,7 @@ edge of the first column is 0 and its centre 0.5.
 | `image` | uint8 `[h, w, c]` | decoded by `read_image`, or made |
 | `file` | str | where the image lies; a readable name where it lies in no file |
 | `id` | int or str | the data set's own id of the image |
-| `label` | int, or float32 `[classes]` | the class of the image, or rows of 0 and 1 for several |
+| `label` | int, float32 `[classes]` or int32 `[questions]` | the class; 0 and 1 for several; or an answer each |
 | `boxes` | float32 `[n, 4]` | left, top, right, bottom of each object |
 | `labels` | int32 `[n]` | its class, 0-based |
 | `crowd` | bool `[n]` | many objects in one (COCO `iscrowd`), or difficult (VOC): neither hit nor miss |

@@ -97,11 +97,12 @@ class Table:
 
     @property
     def multi_label(self) -> bool:
-        """Whether `label` is a row of zeros and ones instead of one class."""
+        """Whether `label` is a row of zeros and ones instead of one class (or one for each of several questions)."""
         return (
             "label" in self.columns
             and isinstance(self.columns["label"], np.ndarray)
             and self.columns["label"].ndim == 2
+            and np.issubdtype(self.columns["label"].dtype, np.floating)
         )
 
     @property

@@ -26,7 +26,7 @@ from jaxtyping import Bool
 
 from jaxvision.data import pipeline
 from jaxvision.data.loader import Loader
-from jaxvision.data.order import bucket_of, permutation
+from jaxvision.data.order import bucket_of, permutation, repeated_rows
 from jaxvision.data.pipeline import Job, OpenBatch, Recipe
 from jaxvision.data.samples import SampleSource
 from jaxvision.data.table import Table
@@ -94,7 +94,8 @@ class TfLoader(Loader):
             epoch, within = divmod(step, steps_per_epoch)
             places = self._places(within)
             positions = epoch * self.num_examples + places
-            return OpenBatch(order(epoch)[places], positions, self.canvas(step), self.channels)
+            rows = repeated_rows(order(epoch), places, self.batch_size, self.repeats)
+            return OpenBatch(rows, positions, self.canvas(step), self.channels)
 
         for batch in self._made(open_batch, None):
             yield self._finished(batch, np.ones(len(batch.rows), bool))

@@ -217,6 +217,10 @@ def _renamed(column: Column, key: str, labels: np.ndarray, classes: int) -> Colu
     if key == "label" and isinstance(column, np.ndarray):
         if column.ndim == 1:
             return labels[column].astype(np.int32)
+        if np.issubdtype(column.dtype, np.integer):
+            if len(labels) != classes or (labels != np.arange(classes)).any():
+                raise SetupError("concatenate: tables with a label per question must have the same answers")
+            return column
         wide = np.zeros((len(column), classes), np.float32)
         wide[:, labels] = column
         return wide

@@ -146,8 +146,44 @@ def test_seeking_far_costs_one_permutation():
     assert time.perf_counter() - start < 3
 
 
+@settings(max_examples=50, deadline=None)
+@given(st.integers(24, 200), st.integers(2, 24), st.integers(2, 4), st.integers(0, 3))
+def test_repeated_images_are_those_of_deits_sampler(n, batch_size, repeats, epoch):
+    """Its rule: each image of the permutation `repeats` times over, and of that list as many as there are images."""
+    repeats = min(repeats, batch_size)
+    loader = Loader(Rows(n), batch_size, seed=5, repeats=repeats)
+    steps = loader.steps_per_epoch
+    assert steps == n // batch_size
+    batches = take(loader.train(epoch * steps), steps)
+    listed = np.repeat(permutation(5, epoch, n), repeats)
+    for number, batch in enumerate(batches):
+        run = listed[number * batch_size : (number + 1) * batch_size]
+        np.testing.assert_array_equal(np.sort(batch["index"]), np.sort(run))
+        np.testing.assert_array_equal(batch["row"], batch["index"])
+    np.testing.assert_array_equal(joined(batches, "position"), epoch * n + np.arange(steps * batch_size))
+    for resumed, uninterrupted in zip(take(loader.train(epoch * steps + 1), 2), batches[1:3], strict=False):
+        same(resumed, uninterrupted)
+
+
+@pytest.mark.parametrize("batch_size, repeats", [(12, 3), (16, 3), (8, 4), (6, 2)])
+def test_copies_of_an_image_are_never_neighbours_that_are_mixed(batch_size, repeats):
+    for batch in take(Loader(Rows(100), batch_size, repeats=repeats).train(), 8):
+        pairs = batch["index"].reshape(-1, 2)
+        assert (pairs[:, 0] != pairs[:, 1]).all()
+        if batch_size % repeats == 0:
+            assert (np.unique(batch["index"], return_counts=True)[1] == repeats).all()
+
+
+def test_processes_share_the_copies_of_an_image():
+    whole = next(Loader(Rows(100), 24, repeats=3).train(2))
+    parts = [next(Loader(Rows(100), 24, 0, i, 4, 3).train(2)) for i in range(4)]
+    np.testing.assert_array_equal(joined(parts), whole["index"])
+
+
 def test_batch_sizes_that_cannot_work_are_refused():
     for arguments, message in (
+        ({"batch_size": 4, "repeats": 5}, r"repeats is 5: expected 1\.\.4"),
+        ({"batch_size": 4, "repeats": 0}, r"repeats is 0: expected 1\.\.4"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"batch_size": 10, "process_count": 4}, "not divisible by 4 processes; the nearest that work: 8 and 12"),
         ({"batch_size": 3, "process_count": 4}, "the nearest that work: 4"),

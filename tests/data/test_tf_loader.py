@@ -260,6 +260,19 @@ def test_order_and_positions_are_those_of_the_plain_loader(small, either):
         assert (ours["image"][:, 3:5, 3:6, 0] == ours["index"][:, None, None]).all()
 
 
+def test_repeated_images_are_each_augmented_anew(small, either):
+    plain = dataclasses.replace(plain_loader(2), repeats=2)
+    differ = False
+    for ours, theirs in zip(taken(make(small, repeats=2).train(1), 6), plain.train(1), strict=False):
+        for key in ("index", "position"):
+            np.testing.assert_array_equal(ours[key], theirs[key])
+        assert (np.unique(ours["index"], return_counts=True)[1] == 2).all()
+        first, second = ours["image"][:2], ours["image"][2:]
+        np.testing.assert_array_equal(ours["index"][:2], ours["index"][2:])
+        differ |= bool((first != second).any())
+    assert differ
+
+
 def test_any_step_is_reached_at_once(small, either):
     every = taken(make(small).train(), 9)
     for start in (0, 1, 5, 8):

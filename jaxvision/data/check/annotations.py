@@ -42,11 +42,23 @@ def check_annotations(gathered: Gathered, max_instances: int | None) -> Iterator
     yield from _sizes(gathered)
 
 
+def _values_per_column(gathered: Gathered) -> list[int] | None:
+    """Number of values of each head, where labels have a column for each (`image_csv`, classes "head/value")."""
+    label, heads = gathered.array("label"), [name.partition("/") for name in gathered.class_names]
+    if label is None or label.ndim != 2 or not all(slash for _, slash, _ in heads):
+        return None
+    counts = Counter(head for head, _, _ in heads)
+    return list(counts.values()) if len(counts) == label.shape[1] != len(heads) else None
+
+
 def images_per_class(gathered: Gathered) -> np.ndarray | None:
     """Images that are of the class, or hold an object of it; labels out of range count nowhere."""
     classes = len(gathered.class_names)
     label = gathered.array("label")
     if label is not None:
+        if heads := _values_per_column(gathered):
+            columns = zip(label.T, heads, strict=True)
+            return np.concatenate([np.bincount(c[(c >= 0) & (c < n)], minlength=n) for c, n in columns])
         if label.ndim == 2:
             return (label > 0).sum(axis=0)
         return np.bincount(label[(label >= 0) & (label < classes)].astype(np.int64), minlength=classes)
@@ -101,6 +113,13 @@ def _labels(gathered: Gathered) -> Iterator[Finding]:
             values = listed([str(v) for v in np.unique(label[places])])
             what = f"{many(len(places), 'label is', 'labels are')} out of range ({values}; {expected}): {{}}"
             yield found(gathered, "error", "label-range", what, places)
+    elif label is not None and (heads := _values_per_column(gathered)):
+        wrong = (label < -1) | (label >= np.array(heads))
+        if wrong.any():
+            what = (
+                f"labels out of range (expected -1, not known, to {listed([str(n - 1) for n in heads])} in turn): {{}}"
+            )
+            yield found(gathered, "error", "label-range", what, np.flatnonzero(wrong.any(axis=1)))
     elif label is not None and (label.shape[1] != classes or not np.isin(label, (0, 1)).all()):
         what = f"labels are rows of {label.shape[1]} values; expected 0 or 1 for each of {classes} classes"
         yield found(gathered, "error", "label-range", what, np.zeros(0, np.int64), len(label))

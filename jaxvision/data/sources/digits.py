@@ -11,18 +11,30 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from jaxvision.data.order import permutation
-from jaxvision.data.sources.memory import InMemory, check_split, numbered
+from jaxvision.data.sources.memory import InMemory, check_split
 
 
 class Digits(InMemory):
-    """Scanned digits, ten classes."""
+    """Scanned digits, ten classes, or those that are asked for, numbered in that order."""
 
-    def __init__(self, *, split: str, image_size: tuple[int, int], channels: int):
+    def __init__(
+        self, digits: tuple[int, ...] = tuple(range(10)), *, split: str, image_size: tuple[int, int], channels: int
+    ):
+        """`digits`: which of 0..9, each once; images of others are left out."""
         check_split(split)
+        if not digits or len(set(digits)) != len(digits) or not set(digits) <= set(range(10)):
+            raise ValueError(f"digits: digits is {tuple(digits)}: expected some of 0..9, each once")
         images, labels, validation = _load()
-        rows = np.flatnonzero(validation == (split == "validation"))
+        rows = np.flatnonzero((validation == (split == "validation")) & np.isin(labels, digits))
+        place = np.zeros(10, np.int32)
+        place[list(digits)] = np.arange(len(digits))
         super().__init__(
-            images[rows], labels[rows], numbered(labels), name="digits", image_size=image_size, channels=channels
+            images[rows],
+            place[labels[rows]],
+            tuple(map(str, digits)),
+            name="digits",
+            image_size=image_size,
+            channels=channels,
         )
 
 

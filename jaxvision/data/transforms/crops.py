@@ -7,7 +7,16 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from jaxvision.data.samples import INSTANCE_KEYS, Sample
-from jaxvision.data.transforms.view import Fill, Size, View, check_fill, check_range, check_size
+from jaxvision.data.transforms.view import (
+    Fill,
+    Interpolation,
+    Size,
+    View,
+    check_fill,
+    check_interpolation,
+    check_range,
+    check_size,
+)
 from jaxvision.errors import SetupError
 
 
@@ -73,20 +82,24 @@ class RandomResizedCrop:
       size: height and width of the result; None is the canvas.
       scale: area of the window, as a share of the picture's; uniform.
       ratio: its width over its height; log-uniform.
+      interpolation: "bilinear" or "bicubic".
     """
 
     size: Size | None = None
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    interpolation: Interpolation = "bilinear"
 
     def __post_init__(self):
         check_size("random_resized_crop", self.size)
+        check_interpolation("random_resized_crop", self.interpolation)
         check_range("random_resized_crop", "scale", self.scale)
         check_range("random_resized_crop", "ratio", self.ratio)
 
     def plan(self, view: View, sample: Sample, rng: np.random.Generator) -> tuple[View, Sample]:
         left, top, height, width = self._window(view.size, rng)
-        return view.crop(left, top, height, width).resize(self.size or view.canvas), sample
+        view = view.crop(left, top, height, width).resize(self.size or view.canvas, self.interpolation)
+        return view, sample
 
     def _window(self, size: Size, rng: np.random.Generator) -> tuple[int, int, int, int]:
         height, width = size

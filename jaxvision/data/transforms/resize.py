@@ -6,7 +6,15 @@ from typing import Literal, get_args
 import numpy as np
 
 from jaxvision.data.samples import Sample
-from jaxvision.data.transforms.view import Fill, Size, View, check_fill, check_size
+from jaxvision.data.transforms.view import (
+    Fill,
+    Interpolation,
+    Size,
+    View,
+    check_fill,
+    check_interpolation,
+    check_size,
+)
 from jaxvision.errors import SetupError
 from jaxvision.registry import hint
 
@@ -21,13 +29,16 @@ class Resize:
       size: height and width; None is the canvas.
       mode: "stretch" changes the ratio of the sides, "fit" makes the largest picture that lies inside `size`, "cover"
         the smallest that contains it (a crop may follow).
+      interpolation: "bilinear" or "bicubic".
     """
 
     size: Size | None = None
     mode: Mode = "stretch"
+    interpolation: Interpolation = "bilinear"
 
     def __post_init__(self):
         check_size("resize", self.size)
+        check_interpolation("resize", self.interpolation)
         if self.mode not in get_args(Mode):
             raise SetupError(f"resize: unknown mode {self.mode!r}: {hint(self.mode, get_args(Mode))}")
 
@@ -37,7 +48,7 @@ class Resize:
             pick = min if self.mode == "fit" else max
             scale = pick(height / view.size[0], width / view.size[1])
             height, width = (round(side * scale) for side in view.size)
-        return view.resize((height, width)), sample
+        return view.resize((height, width), self.interpolation), sample
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,12 +60,15 @@ class ResizeSide:
     Attributes:
       short: length of the shorter side; None leaves it to `long`.
       long: the largest that the longer side may become, or what it becomes where `short` is None.
+      interpolation: "bilinear" or "bicubic".
     """
 
     short: int | None = 256
     long: int | None = None
+    interpolation: Interpolation = "bilinear"
 
     def __post_init__(self):
+        check_interpolation("resize_side", self.interpolation)
         if self.short is None and self.long is None:
             raise SetupError("resize_side: give short, long or both")
         for name, value in (("short", self.short), ("long", self.long)):
@@ -62,7 +76,7 @@ class ResizeSide:
                 raise SetupError(f"resize_side: {name} is {value}, expected at least 1 pixel")
 
     def plan(self, view: View, sample: Sample, rng: np.random.Generator) -> tuple[View, Sample]:
-        return view.resize(side_size(view.size, self.short, self.long)), sample
+        return view.resize(side_size(view.size, self.short, self.long), self.interpolation), sample
 
 
 @dataclasses.dataclass(frozen=True)

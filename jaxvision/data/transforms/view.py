@@ -2,18 +2,20 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, TypeGuard
+from typing import Any, Literal, TypeGuard, get_args
 
 import numpy as np
 from jaxtyping import Float
 
 from jaxvision.data.samples import Sample
 from jaxvision.errors import SetupError
+from jaxvision.registry import hint
 
 Size = tuple[int, int]
 """Height and width in pixels."""
 Fill = int | tuple[int, int, int]
 """0..255, for every channel or for red, green and blue."""
+Interpolation = Literal["bilinear", "bicubic"]
 HostTransform = Any
 """See the package's docstring."""
 
@@ -28,6 +30,7 @@ class View:
       size: of the picture that the window becomes.
       canvas: of the array that the network gets; the picture lies in its top left corner.
       fill: value of the canvas where there is no image.
+      interpolation: "bilinear" or "bicubic", antialiased (Pillow's filters).
     """
 
     original: Size
@@ -35,6 +38,7 @@ class View:
     size: Size
     canvas: Size
     fill: Fill = 0
+    interpolation: Interpolation = "bilinear"
 
     @classmethod
     def whole(cls, original: Size, canvas: Size) -> "View":
@@ -69,9 +73,13 @@ class View:
             fill=fill if outside and fill is not None else self.fill,
         )
 
-    def resize(self, size: Size) -> "View":
-        """The same window as a picture of `size`, of at least one pixel."""
-        return dataclasses.replace(self, size=(max(1, size[0]), max(1, size[1])))
+    def resize(self, size: Size, interpolation: Interpolation | None = None) -> "View":
+        """The same window as a picture of `size`, of at least one pixel.
+
+        The image is resampled once, at the end, by the `interpolation` that was given last (None: as before).
+        """
+        size = (max(1, size[0]), max(1, size[1]))
+        return dataclasses.replace(self, size=size, interpolation=interpolation or self.interpolation)
 
     def fitted(self) -> "View":
         """Where the picture is larger than the canvas, the largest that fits, with the same ratio of its sides."""
@@ -127,6 +135,14 @@ def compose(view: View, sample: Sample, transforms: Sequence[Any], rng: np.rando
     for transform in transforms:
         view, sample = transform.plan(view, sample, rng)
     return view.fitted(), sample
+
+
+def check_interpolation(name: str, interpolation: str) -> None:
+    """Raises SetupError unless it is one of `Interpolation`."""
+    if interpolation not in get_args(Interpolation):
+        raise SetupError(
+            f"{name}: unknown interpolation {interpolation!r}: {hint(interpolation, get_args(Interpolation))}"
+        )
 
 
 def check_size(name: str, size: Size | None) -> None:
