@@ -14,9 +14,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from jaxvision import losses, registry
+from jaxvision.augment.views import View
 from jaxvision.classification.metrics import (
     Accuracy,
     ClassScores,
@@ -25,7 +27,7 @@ from jaxvision.classification.metrics import (
     MultiLabelMAP,
     topk_hits,
 )
-from jaxvision.engine.task import Aux, Batch, Context, PyTree, Task
+from jaxvision.engine.task import Aux, Batch, Context, PyTree, Sums, Task
 
 CRITERIA = ("cross_entropy", "binary_cross_entropy", "focal")
 CONFUSION_UP_TO = 1000
@@ -42,7 +44,10 @@ class ClassificationTask(Task):
       model: see the top of this file.
       criterion: `cross_entropy`; `binary_cross_entropy`, the mean over classes of one-against-the-rest losses; `focal`,
         the sigmoid focal loss (Lin et al. 2017), summed over classes and divided by the number of positives.
-      label_smoothing: share of the target spread over all classes, of `cross_entropy`.
+      label_smoothing: share of the target spread over all classes, for images with one label.
+      target_threshold: of `binary_cross_entropy` with one label per image: targets become 1 above it, else 0, after
+        smoothing. So both classes of a mixed image count as present ("ResNet strikes back", Wightman et al. 2021,
+        arXiv:2110.00476, sec. 3.2; timm: BinaryCrossEntropy). None: targets stay the shares.
       class_weights: factor of each class; `cross_entropy` is divided by the weights of the true classes, as in torch
         (for rows of probabilities by their mean weight, where torch divides by 1).
       alpha: weight of positives against negatives, of `focal` (paper: 0.25).
@@ -55,6 +60,7 @@ class ClassificationTask(Task):
     model: nn.Module
     criterion: str = "cross_entropy"
     label_smoothing: float = 0.0
+    target_threshold: float | None = None
     class_weights: tuple[float, ...] | None = None
     alpha: float = 0.25
     gamma: float = 2.0
@@ -67,8 +73,18 @@ class ClassificationTask(Task):
             raise ValueError(f"unknown criterion {self.criterion!r}: {registry.hint(self.criterion, CRITERIA)}")
         if self.multi_label and self.criterion == "cross_entropy":
             raise ValueError("multi_label needs criterion='binary_cross_entropy' or 'focal': softmax allows one label")
-        if self.label_smoothing and self.criterion != "cross_entropy":
-            raise ValueError(f"label_smoothing={self.label_smoothing} has no meaning with criterion={self.criterion!r}")
+        if self.label_smoothing and (self.multi_label or self.criterion == "focal"):
+            several = " of several labels" if self.multi_label else ""
+            raise ValueError(
+                f"label_smoothing={self.label_smoothing} has no meaning with criterion={self.criterion!r}{several}"
+            )
+        if not 0 <= self.label_smoothing <= 1:
+            raise ValueError(f"label_smoothing={self.label_smoothing}: expected a share in [0, 1]")
+        if self.target_threshold is not None and (self.multi_label or self.criterion != "binary_cross_entropy"):
+            raise ValueError(
+                f"target_threshold={self.target_threshold} needs criterion='binary_cross_entropy' and one label per "
+                "image"
+            )
         for name in ("class_weights", "class_names"):
             values = getattr(self, name)
             if values and len(values) != self.num_classes:
@@ -82,34 +98,52 @@ class ClassificationTask(Task):
         return self.model.num_classes
 
     def init(self, rng: PRNGKeyArray, batch: Batch) -> dict[str, PyTree]:
-        return dict(self.model.init(rng, _images(batch)[:1], train=False))
+        return dict(self.model.init(rng, images_of(batch)[:1], train=False))
 
     def loss(self, params: PyTree, collections: Mapping[str, PyTree], batch: Batch, ctx: Context) -> tuple[Array, Aux]:
         variables = {"params": params, **collections}
         rngs = None if ctx.rng is None else {"dropout": ctx.rng}
         logits, updated = self.model.apply(
-            variables, ctx.cast(_images(batch)), train=ctx.train, mutable=list(collections), rngs=rngs
+            variables, ctx.cast(images_of(batch)), train=ctx.train, mutable=list(collections), rngs=rngs
         )
         logits = logits.astype(jnp.float32)
-        valid = batch["valid"]
-        values, weights = self.sample_losses(logits, batch["label"], mixed="mixed" in batch)
-        total = jnp.sum(jnp.where(valid, values, 0.0))
-        count = jnp.sum(jnp.where(valid, weights, 0.0))
-        mean_count = ctx.mean(count)
-        loss = total / jnp.where(mean_count > 0, mean_count, 1.0)
-        metrics = {"loss": (total, count), **self._hits(logits, batch["label"], valid)}
+        loss, sums = self.mean_loss(logits, batch, ctx)
+        metrics = {"loss": sums, **self.hits(logits, batch["label"], batch["valid"])}
         return loss, Aux(metrics=jax.lax.stop_gradient(metrics), collections=dict(updated))
 
     def predict(
         self, variables: Mapping[str, PyTree], batch: Batch, ctx: Context, carry: PyTree = None
     ) -> tuple[dict[str, Array], PyTree]:
         """`scores` `[B, C]` (softmax or, with the other criteria, sigmoid), `label` `[B]` int32, `logits` `[B, C]`."""
-        outputs: Any = self.model.apply(variables, ctx.cast(_images(batch)), train=False)
-        logits = outputs.astype(jnp.float32)
-        scores = jax.nn.softmax(logits) if self.criterion == "cross_entropy" else jax.nn.sigmoid(logits)
+        outputs: Any = self.model.apply(variables, ctx.cast(images_of(batch)), train=False)
+        return self.merged({"logits": outputs.astype(jnp.float32)}), carry
+
+    def invert(self, predictions: Mapping[str, Array], view: View) -> dict[str, Array]:
+        """`scores` and `logits`: a view shows the same classes."""
+        return {name: predictions[name] for name in ("scores", "logits")}
+
+    def merged(self, entries: Mapping[str, Array]) -> dict[str, Array]:
+        """Predictions from `logits` `[B, C]`, or from `scores`, whose logits are then those that would give them."""
+        softmax = self.criterion == "cross_entropy"
+        if "logits" in entries:
+            logits = entries["logits"]
+            scores = jax.nn.softmax(logits) if softmax else jax.nn.sigmoid(logits)
+        else:
+            scores = entries["scores"]
+            least = float(jnp.finfo(jnp.float32).tiny)
+            logits = jnp.log(jnp.maximum(scores, least))
+            logits = logits if softmax else logits - jnp.log(jnp.maximum(1.0 - scores, least))
         # The label is that of the logits: scores of very sure models are rounded to ties.
         label = jnp.argmax(logits, axis=-1).astype(jnp.int32)
-        return {"scores": scores, "label": label, "logits": logits}, carry
+        return {"scores": scores, "label": label, "logits": logits}
+
+    def mean_loss(self, logits: Float[Array, "b c"], batch: Batch, ctx: Context) -> tuple[Array, Sums]:
+        """The local loss, divided by the mean over devices of its count, and (sum, count)."""
+        values, weights = self.sample_losses(logits, batch["label"], mixed="mixed" in batch)
+        total = jnp.sum(jnp.where(batch["valid"], values, 0.0))
+        count = jnp.sum(jnp.where(batch["valid"], weights, 0.0))
+        mean_count = ctx.mean(count)
+        return total / jnp.where(mean_count > 0, mean_count, 1.0), (total, count)
 
     def sample_losses(
         self, logits: Float[Array, "b c"], labels: Array, *, mixed: bool = False
@@ -128,6 +162,10 @@ class ClassificationTask(Task):
                 return values, jnp.ones_like(values)
             return values, jnp.sum(labels * weights[None], axis=-1) if rows else weights[labels]
         targets = labels if rows else jax.nn.one_hot(labels, self.num_classes, dtype=jnp.float32)
+        if self.label_smoothing:
+            targets = optax.smooth_labels(targets, self.label_smoothing)
+        if self.target_threshold is not None:
+            targets = (targets > self.target_threshold).astype(jnp.float32)
         if self.criterion == "focal":
             elements = losses.focal(logits, targets, alpha=self.alpha, gamma=self.gamma)
         else:
@@ -162,10 +200,10 @@ class ClassificationTask(Task):
         best = int(prediction["label"])
         # A stable order of equal scores, with the predicted label first.
         order = sorted(range(len(scores)), key=lambda i: (i != best, -scores[i], i))
-        top = [{"class": self._name(i), "label": i, "score": float(scores[i])} for i in order[:SHOWN]]
+        top = [{"class": self.name_of(i), "label": i, "score": float(scores[i])} for i in order[:SHOWN]]
         result = {**top[0], f"top{SHOWN}": top}
         if self.multi_label:
-            result["classes"] = [self._name(i) for i in order if scores[i] > 0.5]
+            result["classes"] = [self.name_of(i) for i in order if scores[i] > 0.5]
         return result
 
     def plots(self, results: Mapping[str, Any]) -> dict[str, Callable[[Any], None]]:
@@ -186,7 +224,7 @@ class ClassificationTask(Task):
     def _topk(self) -> tuple[int, ...]:
         return tuple(k for k in dict.fromkeys(self.topk) if k < self.num_classes) or (1,)
 
-    def _hits(self, logits: Array, labels: Array, valid: Array) -> dict[str, tuple[Array, Array]]:
+    def hits(self, logits: Array, labels: Array, valid: Array) -> dict[str, tuple[Array, Array]]:
         """Training accuracy as (sum, count): of samples, or with several labels of single decisions."""
         count = jnp.sum(valid, dtype=jnp.float32)
         if self.multi_label:
@@ -209,7 +247,8 @@ class ClassificationTask(Task):
                 f"got {labels.dtype} {labels.shape}"
             )
 
-    def _name(self, label: int) -> str:
+    def name_of(self, label: int) -> str:
+        """The class's name, or its number."""
         return self.class_names[label] if self.class_names else str(label)
 
     def _worst(self, results: Mapping[str, Any], count: int = 3) -> str:
@@ -222,7 +261,7 @@ class ClassificationTask(Task):
         if not worst:
             return ""
         told = (
-            f"{self._name(i)} (F1 {f1[i]:.3f}, recall {recall[i]:.3f}, precision {precision[i]:.3f})" for i in worst
+            f"{self.name_of(i)} (F1 {f1[i]:.3f}, recall {recall[i]:.3f}, precision {precision[i]:.3f})" for i in worst
         )
         return "weakest classes: " + ", ".join(told)
 
@@ -236,11 +275,11 @@ class ClassificationTask(Task):
             true, taken = divmod(int(place), len(matrix))
             if wrong[true, taken]:
                 total = matrix[true].sum()
-                pairs.append(f"{self._name(true)} taken for {self._name(taken)} ({wrong[true, taken]} of {total})")
+                pairs.append(f"{self.name_of(true)} taken for {self.name_of(taken)} ({wrong[true, taken]} of {total})")
         return "most confused: " + ", ".join(pairs) if pairs else ""
 
 
-def _images(batch: Batch) -> Float[Array, "b h w c"]:
+def images_of(batch: Batch) -> Float[Array, "b h w c"]:
     image = batch["image"]
     if not jnp.issubdtype(image.dtype, jnp.floating):
         raise TypeError(

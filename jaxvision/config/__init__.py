@@ -7,7 +7,7 @@
 """
 
 from jaxvision.config.build import build, section
-from jaxvision.config.complete import blank, complete, import_extensions
+from jaxvision.config.complete import blank, complete, complete_saved, import_extensions
 from jaxvision.config.files import (
     config_name,
     config_names,
@@ -30,6 +30,7 @@ from jaxvision.config.sections import (
     Schedule,
 )
 from jaxvision.config.text import config_hash, describe, facts, from_json, origins, to_json
+from jaxvision.config.types import literal
 
 __all__ = [
     "Checkpoint",
@@ -47,6 +48,7 @@ __all__ = [
     "blank",
     "build",
     "complete",
+    "complete_saved",
     "config_hash",
     "config_name",
     "config_names",
@@ -55,6 +57,7 @@ __all__ = [
     "facts",
     "from_json",
     "import_extensions",
+    "literal",
     "load",
     "make_configs_importable",
     "notes",

@@ -67,6 +67,41 @@ def complete(config: Mapping[str, Any], *, partial: bool = False) -> Config:
     return completed
 
 
+def complete_saved(config: Config) -> Config:
+    """A saved config with the defaults of fields that did not exist when it was written; whatever it says stays.
+
+    Raises:
+      ConfigError: a field that this version does not know, or a value that it does not take.
+    """
+    saved = node.to_tree(config, node.here())
+    import_extensions(saved.get("imports"))
+    origin = Origin.read("config.json")  # one for all, so that nothing counts as older than the choice of a name
+    scope = _Scope("jaxvision", Origin.default("jaxvision"), [])
+    tree = _struct(sections.Experiment, _of_origin(saved, origin), "", scope)
+    completed = node.from_tree(_with_origins(tree, saved))
+    object.__setattr__(completed, "_arg", config._arg)
+    return completed
+
+
+def _of_origin(tree: Any, origin: Origin) -> Any:
+    if isinstance(tree, dict):
+        return {key: _of_origin(value, origin) for key, value in tree.items()}
+    if isinstance(tree, Many):
+        return dataclasses.replace(tree, items=tuple(_of_origin(item, origin) for item in tree.items), origin=origin)
+    return dataclasses.replace(tree, origin=origin)
+
+
+def _with_origins(tree: Any, saved: Any) -> Any:
+    """The tree with the origins of `saved` where both have a value."""
+    if isinstance(tree, dict):
+        given = saved if isinstance(saved, dict) else {}
+        return {key: _with_origins(value, given[key]) if key in given else value for key, value in tree.items()}
+    if isinstance(tree, Many) and isinstance(saved, Many):
+        items = tuple(_with_origins(*pair) for pair in zip(tree.items, saved.items, strict=True))
+        return dataclasses.replace(tree, items=items, origin=saved.origin)
+    return tree if isinstance(saved, dict) else dataclasses.replace(tree, origin=saved.origin)
+
+
 def complete_slot(kind: str, spec: Any, path: str) -> Tree:
     """The completed tree of one `dict(name=...)`, or of a name."""
     given = node.to_tree(spec, Origin.now(node.FILE, "given"))

@@ -45,7 +45,7 @@ def section(cls: type) -> Signature:
     for field in dataclasses.fields(cls):
         kind = field.metadata.get("slot")
         if kind is not None:
-            expected = types.slot(kind, many=field.metadata["many"])
+            expected = types.slot(kind, many=field.metadata["many"], optional=field.default is None)
         else:
             expected = types.from_annotation(hints.get(field.name, Any))
         fields[field.name] = Field(field.name, expected, _default(field), field.metadata.get("excludes"))

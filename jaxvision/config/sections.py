@@ -55,6 +55,8 @@ class Data:
       max_instances: rows for the objects of an image; more are counted and left out.
       buckets: canvases (height, width) of training instead of `image_size`; one per step, chosen by seed and step.
       workers: threads that decode; None: one per core.
+      repeats: times that an image is in a batch, each time augmented anew; epochs keep their length (repeated
+        augmentation, Hoffer et al. 2020).
     """
 
     source: Any = slot("source")
@@ -70,9 +72,10 @@ class Data:
     max_instances: int = 100
     buckets: tuple[tuple[int, int], ...] = ()
     workers: int | None = None
+    repeats: int = 1
 
     def __post_init__(self):
-        for name in ("batch_size", "eval_batch_size", "channels", "max_instances", "workers"):
+        for name in ("batch_size", "eval_batch_size", "channels", "max_instances", "workers", "repeats"):
             number = getattr(self, name)
             _check(number is None or number >= 1, f"{name} is {number}: expected at least 1")
         _check(min(self.image_size) >= 1, f"image_size is {self.image_size}: expected positive (height, width)")
@@ -118,7 +121,7 @@ class Schedule:
       accumulate: micro-batches per update; `data.batch_size` is their sum.
       ema: decay of the moving average of parameters and batch statistics.
       rules: multipliers by parameter path.
-      no_weight_decay_on_norm_and_bias: weight decay on matrices and kernels only.
+      no_weight_decay_on_norm_and_bias: weight decay on matrices and kernels only, not on tokens and positions.
       layer_decay: factor of the learning rate from each layer to the one before it.
       freeze: regular expressions of parameter paths that are not trained.
       base_batch_size: the batch that the learning rate is given for; None: `data.batch_size`.
@@ -164,11 +167,13 @@ class Evaluation:
 
     Attributes:
       use_ema: evaluates the moving average where there is one.
+      tta: test-time augmentation, in evaluation and prediction.
     """
 
     every_epochs: float | None = either(1.0, "every_steps")
     every_steps: int | None = either(None, "every_epochs")
     use_ema: bool = True
+    tta: Any = slot("tta", default=None)
 
     def __post_init__(self):
         _check_period(self)

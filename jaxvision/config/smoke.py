@@ -6,7 +6,7 @@ from jaxvision import registry
 from jaxvision.config.node import COMMAND_LINE, SMOKE, Leaf, Many, Origin, Tree, to_tree
 
 BATCH_SIZE = 16  # two images, so that batch norm has a variance, for each of the eight devices that tests simulate
-LARGEST_IMAGE = 32
+LARGEST_IMAGE = 64  # for which the tiny form of every family is made
 SMALLEST_IMAGE = 16  # below, the synthetic source cannot tell ten classes apart
 LARGEST_NUM_CLASSES = 100  # nor more than some two hundred at the largest
 
@@ -16,25 +16,48 @@ def smoke(tree: Tree) -> Tree:
     origin = Origin.now(SMOKE, "smoke")
     model, data = tree["model"], tree["data"]
     num_classes = model["num_classes"].plain if isinstance(model.get("num_classes"), Leaf) else None
+    task = tree["task"]
     if isinstance(num_classes, int) and num_classes > LARGEST_NUM_CLASSES:
         model = _put(model, origin, num_classes=LARGEST_NUM_CLASSES)
-    size = tuple(min(max(side, SMALLEST_IMAGE), LARGEST_IMAGE) for side in data["image_size"].plain)
+        if "teacher" in task:
+            task = task | {"teacher": _put(task["teacher"], origin, num_classes=LARGEST_NUM_CLASSES)}
+        data = data | {"augment": _with_classes(data["augment"], origin)}
+    size, *buckets = (_small(size) for size in (data["image_size"].plain, *data["buckets"].plain))
     data = _put(data, origin, batch_size=BATCH_SIZE, eval_batch_size=None, image_size=size)
+    data = _put(data, origin, buckets=tuple(dict.fromkeys(buckets)), repeats=min(data["repeats"].plain, 2))
     source = _slot("source", data["source"], origin)
     if source["name"].plain == "synthetic":
-        multi_label = tree["task"].get("multi_label")
+        multi_label = task.get("multi_label")
         like = {"num_classes": min(num_classes, LARGEST_NUM_CLASSES)} if isinstance(num_classes, int) else {}
         source = _put(source, origin, **like, **({"multi_label": multi_label.plain} if multi_label else {}))
+    schedule = _put(tree["schedule"], origin, steps=2, warmup=0.0, accumulate=1)
+    if "start" in schedule["learning_rate"]:  # after a warm-up that is longer than the run
+        schedule = schedule | {"learning_rate": _put(schedule["learning_rate"], origin, start=0.0)}
     slots = {
-        "task": _slot("task", tree["task"], origin),
+        "task": _slot("task", task, origin),
         "model": _slot("model", model, origin),
         "data": data | {"source": source},
-        "schedule": _put(tree["schedule"], origin, steps=2, warmup=0.0, accumulate=1),
-        "evaluation": _put(tree["evaluation"], origin, every_epochs=1.0),
+        "schedule": schedule,
+        "evaluation": _put(tree["evaluation"], origin, every_epochs=1.0, tta=None),
         "checkpoint": _put(tree["checkpoint"], origin, every_epochs=1.0),
         "log": _put(tree["log"], origin, every_steps=1),
     }
     return _put(tree | slots, origin, pretrained=None)
+
+
+def _with_classes(transforms: Any, origin: Origin) -> Any:
+    """Transforms that make rows of labels, for the classes of the tiny model."""
+    if not isinstance(transforms, Many):
+        return transforms
+    items = (
+        _put(item, origin, num_classes=LARGEST_NUM_CLASSES) if "num_classes" in item else item
+        for item in transforms.items
+    )
+    return Many(tuple(items), transforms.origin, transforms.type)
+
+
+def _small(size: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(min(max(side, SMALLEST_IMAGE), LARGEST_IMAGE) for side in size)
 
 
 def _put(tree: Tree, origin: Origin, **values: Any) -> Tree:

@@ -58,7 +58,8 @@ class OptimizerSettings:
       clip_norm: largest global norm of the gradient of all trained parameters.
       clip_value: largest absolute value of an element of the gradient; applied before `clip_norm`.
       rules: multipliers by path; see `parameter_groups.parameter_table` for this and the next three.
-      no_weight_decay_on_norm_and_bias: no weight decay on parameters of at most one dimension.
+      no_weight_decay_on_norm_and_bias: no weight decay on parameters of at most one dimension nor on position
+        embeddings, added tokens and their like.
       layer_decay: layer-wise decay of the learning rate.
       freeze: patterns of parameters that are not trained.
       base_batch_size: global batch that the learning rate was chosen for; None: no scaling.
@@ -171,7 +172,7 @@ def rmsprop(
 ) -> OptimizerSpec:
     """RMSProp (Tieleman and Hinton 2012; torch.optim.RMSprop, where `decay` is alpha); L2 weight decay.
 
-    `eps` is added outside the root; TensorFlow's variant has it inside and starts its average at one.
+    `eps` is added outside the root; see `rmsprop_tf`.
     """
     _check_fractions(decay=decay, momentum=momentum)
     _check_momentum(momentum, nesterov)
@@ -181,6 +182,24 @@ def rmsprop(
         return optax.chain(_add_decay(weight_decay, table), scale, _trace(momentum, nesterov))
 
     return OptimizerSpec("rmsprop", direction)
+
+
+def rmsprop_tf(
+    decay: float = 0.9, eps: float = 1e-10, momentum: float = 0.0, nesterov: bool = False, weight_decay: float = 0.0
+) -> OptimizerSpec:
+    """RMSProp as TensorFlow has it, with which MobileNet v3 and EfficientNet were trained (timm: RMSpropTF).
+
+    `eps` is added inside the root, and the average of squares starts at one. L2 weight decay. The learning rate is
+    applied after the momentum; TensorFlow applies it before, which differs where the rate changes.
+    """
+    _check_fractions(decay=decay, momentum=momentum)
+    _check_momentum(momentum, nesterov)
+
+    def direction(table: ParameterTable) -> optax.GradientTransformation:
+        scale = optax.scale_by_rms(decay, eps, initial_scale=1.0)
+        return optax.chain(_add_decay(weight_decay, table), scale, _trace(momentum, nesterov))
+
+    return OptimizerSpec("rmsprop_tf", direction)
 
 
 def lamb(b1: float = 0.9, b2: float = 0.999, eps: float = 1e-6, weight_decay: float = 0.01) -> OptimizerSpec:

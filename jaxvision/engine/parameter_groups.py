@@ -109,7 +109,8 @@ def parameter_table(
       params: a tree of arrays or of `jax.ShapeDtypeStruct`.
       rules: mappings `{pattern, learning_rate=1.0, weight_decay=1.0}` of multipliers; a parameter that several
         patterns match gets the product of their multipliers.
-      no_weight_decay_on_norm_and_bias: no weight decay on parameters of at most one dimension.
+      no_weight_decay_on_norm_and_bias: no weight decay on parameters of at most one dimension (those of norms, biases,
+        layer scale) and on those that transformers exempt by name: see `UNDECAYED`.
       layer_decay: the learning rate of a layer is this times that of the next one (Clark et al. 2020, ELECTRA; Bao
         et al. 2022, BEiT); the last layer has the full rate.
       freeze: patterns of parameters that are not trained.
@@ -128,7 +129,7 @@ def parameter_table(
         last = max(layers.values())
         rates = {path: layer_decay ** (last - layers[path]) for path in paths}
     if no_weight_decay_on_norm_and_bias:
-        decays = {path: 0.0 if len(leaf.shape) <= 1 else 1.0 for path, leaf in leaves}
+        decays = {path: 0.0 if len(leaf.shape) <= 1 or _undecayed(path) else 1.0 for path, leaf in leaves}
     for rule in rules:
         pattern, rate, decay = _read_rule(rule)
         for path in _matches(pattern, paths, "schedule.rules"):
@@ -143,6 +144,19 @@ def parameter_table(
             for path, leaf in leaves
         )
     )
+
+
+UNDECAYED = re.compile(
+    r"(absolute_)?pos_embed|position_embeddings?|(cls|class|dist|reg|register)_tokens?"
+    r"|relative_position_bias_table|cpb_mlp(_\d+)?|logit_scale"
+)
+"""Keys of parameters of several dimensions that get no weight decay where norms and biases get none: position
+embeddings and added tokens (the authors' DeiT, timm's `VisionTransformer.no_weight_decay`), tables of relative position
+biases (Swin), the network that computes those and the scale of cosine attention (Swin v2)."""
+
+
+def _undecayed(path: str) -> bool:
+    return any(UNDECAYED.fullmatch(key) for key in path.split("/"))
 
 
 _AFTER_TRUNK = re.compile(r"(.*_)?(heads?|neck|decoder|classifier|fc)(_?\d+|_\w+)?")

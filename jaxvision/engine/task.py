@@ -15,6 +15,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, PRNGKeyArray
 
+from jaxvision.augment.views import View
 from jaxvision.engine.metrics import Metric
 
 PyTree = Any
@@ -109,6 +110,23 @@ class Task:
         raise NotImplementedError(f"{type(self).__name__} defines neither loss(...) nor objectives")
 
     @property
+    def parts(self) -> Mapping[str, Any]:
+        """Models beside the task's own whose weights a config's `pretrained` names: a teacher, a text encoder.
+
+        The variables of part `p` are `params/p/...` and, for its other collections, `p/batch_stats/...`.
+        """
+        return {}
+
+    def for_prediction(self) -> "Task":
+        """The task without the parts that only its losses use: what predicts from a trained model."""
+        return self
+
+    @property
+    def frozen_paths(self) -> tuple[str, ...]:
+        """Patterns of parameters that are never trained."""
+        return ()
+
+    @property
     def objectives(self) -> tuple[Objective, ...]:
         """The losses in the order of their updates; later ones see the parameters that earlier ones updated."""
         return (Objective("loss", self.loss),)
@@ -126,6 +144,18 @@ class Task:
     ) -> tuple[PyTree, PyTree]:
         """Returns (predictions, carry); every leaf of the predictions has the batch as its leading axis."""
         raise NotImplementedError(f"{type(self).__name__} defines no predict(...)")
+
+    def invert(self, predictions: PyTree, view: View) -> Mapping[str, Array]:
+        """What predictions for a view of the images say about the images: arrays that may be merged element by element.
+
+        For test-time augmentation (`engine.tta`). Scores of an image stay as they are; maps, points and boxes go
+        through `view.invert_maps`, `invert_points`, `invert_boxes`. What is merged by default comes first.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no test-time augmentation: it defines no invert(...)")
+
+    def merged(self, entries: Mapping[str, Array]) -> PyTree:
+        """The predictions that follow from one of the arrays of `invert`, merged over views: `{name: array}`."""
+        raise NotImplementedError(f"{type(self).__name__} has no test-time augmentation: it defines no merged(...)")
 
     def metrics(self) -> dict[str, Metric]:
         """Evaluation metrics by name."""

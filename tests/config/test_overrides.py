@@ -172,7 +172,7 @@ def smoked(*pairs, **changes):
 def test_smoke_is_tiny_and_says_so():
     config = smoked(model={"name": "net", "backbone": "block:3"}, data__image_size=(224, 16), schedule__warmup=3.0)
     assert config.data.source.name == "synthetic" and config.data.source.num_examples == 20
-    assert config.data.image_size == (32, 16) and config.data.batch_size == 16
+    assert config.data.image_size == (64, 16) and config.data.batch_size == 16
     assert (config.schedule.steps, config.schedule.epochs, config.schedule.warmup) == (2, None, 0.0)
     assert config.model.width == 1 and config.model.backbone.keep == 0.5 and config.model.backbone.depth == 3
     assert config.log.every_steps == 1

@@ -1,6 +1,7 @@
 """Where values came from, and configs as JSON."""
 
 import copy
+import json
 import pickle
 import sys
 
@@ -10,6 +11,7 @@ from ml_collections import config_dict
 from jaxvision.config import (
     apply_overrides,
     complete,
+    complete_saved,
     config_hash,
     describe,
     from_json,
@@ -61,6 +63,18 @@ def test_a_saved_config_can_be_overridden_and_completed():
     again = apply_overrides(saved, [("schedule.optimizer", "adamw"), ("data.batch_size", "4")])
     assert again.schedule.optimizer.name == "adamw" and again.data.batch_size == 4 and again.seed == 3
     assert again.data.augment == config.data.augment and again.model.extra == config.model.extra
+
+
+def test_a_saved_config_keeps_its_values_where_a_default_has_changed_since():
+    document = json.loads(to_json(overridden("seed=3", data__augment=["random_flip"])))
+    assert document["origins"]["data.prefetch"].startswith("default")
+    document["config"]["data"]["prefetch"] = 7
+    del document["config"]["evaluation"]["tta"], document["config"]["data"]["repeats"]
+    again = complete_saved(from_json(json.dumps(document)))
+    assert (again.data.prefetch, again.seed, again.data.repeats, again.evaluation.tta) == (7, 3, 1, None)
+    assert origins(again)["data.prefetch"] == document["origins"]["data.prefetch"]
+    document["config"]["data"]["unheard_of"] = 1
+    fails("unknown key data.unheard_of", complete_saved, from_json(json.dumps(document)))
 
 
 def test_reading_json_imports_nothing(tmp_path, monkeypatch):
