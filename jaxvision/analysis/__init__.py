@@ -1,0 +1,1 @@
+"""Looking into networks: class activation maps, receptive fields, feature spaces, learning-rate curves."""
