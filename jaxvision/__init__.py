@@ -5,9 +5,10 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-__all__ = ["Inferencer", "create_model", "list_models", "load_pretrained", "weight_card"]
+__all__ = ["FeatureExtractor", "Inferencer", "create_model", "list_models", "load_pretrained", "weight_card"]
 
 _LAZY = {
+    "FeatureExtractor": "jaxvision.features",
     "Inferencer": "jaxvision.inference",
     "load_pretrained": "jaxvision.pretrained.load",
     "weight_card": "jaxvision.pretrained.cards",

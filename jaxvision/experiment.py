@@ -23,6 +23,7 @@ from jaxvision.engine.parallel import SHARED, SPLIT, Parallel, check_batch_size,
 from jaxvision.engine.state import Preprocess, TrainState, Transforms, create_state, transforms_for
 from jaxvision.engine.step import CompiledSteps, StepSettings, make_train_step
 from jaxvision.engine.task import Batch, Task
+from jaxvision.engine.tta import TTA, augmented
 
 DTYPES = {"float32": jnp.float32, "bf16": jnp.bfloat16}
 EVAL_BATCH_SIZE = "data.eval_batch_size (or data.batch_size)"
@@ -105,7 +106,7 @@ class Experiment:
 
     def evaluator(self) -> Evaluator:
         return Evaluator(
-            self.task,
+            augmented(self.task, build_tta(self.config.evaluation.tta)),
             self.parallel,
             preprocess=build_preprocess(self.config, train=False),
             dtype=self.settings.dtype,
@@ -192,11 +193,12 @@ def build_task(config: Any, *, class_names: tuple[str, ...], num_classes: int) -
 
 
 def frozen_paths(task: Task) -> tuple[str, ...]:
-    """Patterns of the parameters that parts of the task's model keep frozen (`frozen_stages`): no decay moves them."""
+    """Patterns of the parameters that the task, or parts of its model (`frozen_stages`), keep frozen: no decay moves
+    them."""
     model = getattr(task, "model", None)
     parts = [field.name for field in dataclasses.fields(model)] if dataclasses.is_dataclass(model) else []
     own = {name: getattr(getattr(model, name), "frozen_paths", ()) for name in parts if name not in ("parent", "name")}
-    return tuple(f"{name}/{pattern}" for name, patterns in own.items() for pattern in patterns)
+    return (*task.frozen_paths, *(f"{name}/{pattern}" for name, patterns in own.items() for pattern in patterns))
 
 
 def build_preprocess(config: Any, *, train: bool) -> Preprocess:
@@ -219,6 +221,16 @@ def build_transforms(config: Any, *, train: bool) -> list[Any]:
             raise ValueError(f"data.eval_transforms holds {spec.name!r}, which mixes samples: move it to data.augment")
     normalised = any(isinstance(transform, augment.Normalize) for transform in chosen)
     return chosen if normalised else [*chosen, augment.Normalize()]
+
+
+def build_tta(spec: Any) -> TTA | None:
+    """Test-time augmentation by name, "name:first argument", mapping, or the text `dict(name=..., ...)`; or "none"."""
+    if spec == "none":
+        return None
+    if isinstance(spec, str) and spec.startswith(("dict(", "{")):
+        with errors.setup():
+            spec = configs.literal(spec)
+    return spec if spec is None or isinstance(spec, TTA) else configs.build("tta", spec)
 
 
 def set_compilation_cache() -> None:

@@ -14,7 +14,7 @@ import glob
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -32,8 +32,9 @@ from jaxvision.data.prepare import prepare
 from jaxvision.data.samples import Sample
 from jaxvision.data.transforms import Resize
 from jaxvision.engine.task import Context, Task
+from jaxvision.engine.tta import augmented
 from jaxvision.errors import SetupError
-from jaxvision.pretrained.cards import find_card, is_card_name
+from jaxvision.pretrained.cards import WeightCard, card_of_file, find_card, is_card_name, weight_card
 from jaxvision.pretrained.keymaps import family_of
 from jaxvision.pretrained.load import match, open_weights
 from jaxvision.pretrained.safetensors import assign, load_safetensors_metadata, save_safetensors
@@ -97,6 +98,7 @@ class Model:
       dtype: compute dtype of the precision policy.
       host_transforms: of evaluation, from the decoded image to its canvas.
       origin: one line that says where the weights come from.
+      card: of the published checkpoint that the weights are, or that their training started from; None without one.
     """
 
     task: Task
@@ -107,6 +109,7 @@ class Model:
     dtype: Any = jnp.float32
     host_transforms: tuple[Any, ...] = (Resize(),)
     origin: str = ""
+    card: WeightCard | None = None
 
 
 class Inferencer:
@@ -118,15 +121,22 @@ class Inferencer:
         checkpoint: str | int | os.PathLike[str] | None = None,
         *,
         batch_size: int = 16,
+        tta: Any = "config",
     ) -> None:
         """Loads the model; see `load_model` for `source` and `checkpoint`.
 
         Args:
           batch_size: images per call of the compiled program; fewer are padded.
+          tta: test-time augmentation: "config" as the config's `evaluation.tta` says, None for none, an
+            `engine.tta.TTA`, or what a config may say ("d4", "ten_crop:(224, 224)", `dict(name="d4", merge="gmean")`).
         """
         if batch_size < 1:
             raise SetupError(f"batch_size is {batch_size}: expected at least 1")
         self.model = source if isinstance(source, Model) else load_model(source, checkpoint)
+        if tta != "config":
+            from jaxvision.experiment import build_tta
+
+            self.model = dataclasses.replace(self.model, task=augmented(self.model.task, build_tta(tta)))
         self.batch_size = batch_size
         self._predict = jax.jit(functools.partial(_predict, self.model))
         self._variables = jax.device_put(self.model.variables)
@@ -268,8 +278,12 @@ def save_weights(
 def load_model(source: str | os.PathLike[str], checkpoint: str | int | os.PathLike[str] | None = None) -> Model:
     """Builds the task of `source` and restores its weights, averaged ones (EMA) where the run evaluates those.
 
+    With the name of a model, images are prepared as the weights ask for: by the config that they carry or, for a
+    published classifier, by its weight card, which is found by the file's name or, renamed, by its content.
+
     Args:
-      source: the workdir of a run; or a config (name or file) or the name of a registered model, with a `checkpoint`.
+      source: the workdir of a run; or a config (name or file) or the name of a registered model, with a `checkpoint`;
+        or a weight card ("torchvision:resnet50").
       checkpoint: of a workdir: a step, "best", or None for the newest; or a path: a workdir, its `checkpoints` folder,
         one step in there, or a file of weights, ours or published (see `jv.load_pretrained`), or a weight card.
 
@@ -280,6 +294,8 @@ def load_model(source: str | os.PathLike[str], checkpoint: str | int | os.PathLi
     from jaxvision import config as configs
     from jaxvision import experiment
 
+    if checkpoint is None and is_card_name(os.fspath(source)):
+        source, checkpoint = weight_card(os.fspath(source)).registered, os.fspath(source)
     workdir = epath.Path(source)
     workdir = workdir.parent if workdir.name == "config.json" else workdir
     is_workdir = (workdir / "config.json").exists()
@@ -289,13 +305,16 @@ def load_model(source: str | os.PathLike[str], checkpoint: str | int | os.PathLi
     config = _read_config(workdir) if is_workdir else _named_config(os.fspath(source), weights)
     configs.import_extensions(config.imports)
     class_names, num_classes = _classes(workdir if is_workdir else weights.workdir, weights, config)
-    task = experiment.build_task(config, class_names=class_names, num_classes=num_classes)
+    trained = experiment.build_task(config, class_names=class_names, num_classes=num_classes)
+    task = trained.for_prediction()
     preprocess = experiment.build_preprocess(config, train=False)
     image_size, channels = tuple(config.data.image_size), config.data.channels
     loaded, origin = weights.load(ema=config.evaluation.use_ema)
+    loaded = _without_parts(loaded, trained.parts.keys() - task.parts.keys())
     variables = fit_variables(task, preprocess, (*image_size, channels), loaded, origin)
     transforms, dtype = host_transforms(config.data, train=False), experiment.DTYPES[config.precision]
-    return Model(task, variables, image_size, channels, preprocess, dtype, transforms, origin)
+    task = augmented(task, experiment.build_tta(config.evaluation.tta))
+    return Model(task, variables, image_size, channels, preprocess, dtype, transforms, origin, weights.find_card())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -326,6 +345,21 @@ class Weights:
         }
         origin = f"step {step} of {self.folder}{' (averaged weights)' if averaged else ''}"
         return LoadedFile(flatten(variables), format="checkpoint"), origin
+
+    def find_card(self) -> WeightCard | None:
+        """The card of these weights, or of those that their run started from."""
+        if self.card is not None or self.file is not None:
+            card = card_of_file(self.card or os.fspath(self.file or ""))
+            if card is not None:
+                return card
+        recorded = self.meta().get("pretrained") or {}
+        return next((find_card(entry["card"]) for entry in recorded.values() if entry.get("card")), None)
+
+    def meta(self) -> Mapping[str, Any]:
+        """What the run recorded about its data and its origin; empty where there is nothing."""
+        if self.workdir is not None and (self.workdir / "meta.json").exists():
+            return json.loads((self.workdir / "meta.json").read_text())
+        return json.loads(self.metadata().get("meta", "{}"))
 
     def metadata(self) -> dict[str, str]:
         """The strings that a `.safetensors` file carries."""
@@ -360,7 +394,7 @@ def find_weights(checkpoint: str | int | os.PathLike[str] | None, workdir: epath
 def _read_config(workdir: epath.Path) -> Any:
     from jaxvision import config as configs
 
-    return configs.from_json((workdir / "config.json").read_text())
+    return configs.complete_saved(configs.from_json((workdir / "config.json").read_text()))
 
 
 def _named_config(source: str, weights: Weights) -> Any:
@@ -368,20 +402,47 @@ def _named_config(source: str, weights: Weights) -> Any:
     from jaxvision import config as configs
     from jaxvision import registry
 
-    if source not in registry.names("model"):
+    try:
+        name = registry.lookup("model", source).name
+    except registry.RegistryError:
         return configs.load(source)
     if weights.workdir is not None and (weights.workdir / "config.json").exists():
         config = _read_config(weights.workdir)
     elif "config" in (metadata := weights.metadata()):
-        config = configs.from_json(metadata["config"])
+        config = configs.complete_saved(configs.from_json(metadata["config"]))
+    elif (card := weights.find_card()) is not None:
+        config = card_config(card)
     else:
         raise SetupError(
-            f"the weights of {source!r} come without a config, so size and normalisation of images are unknown: "
-            "give the config instead of the model's name"
+            f"the weights of {source!r} come without a config or a weight card, so size and normalisation of images "
+            "are unknown: give the config instead of the model's name"
         )
-    if config.model.name != source:
+    if registry.lookup("model", config.model.name).name != name:
         raise SetupError(f"wrong checkpoint: it belongs to the model {config.model.name!r}, asked for {source!r}")
     return config
+
+
+def card_config(card: WeightCard) -> Any:
+    """The config that prepares images as the published classifier of a card was evaluated."""
+    from jaxvision import config as configs
+
+    how = {"interpolation": card.interpolation}
+    whole = isinstance(card.resize, int)
+    resize = {"name": "resize_side", "short": card.resize} if whole else {"name": "resize", "size": card.resize}
+    config = configs.blank("")
+    config.task = "classification"
+    config.model = {"name": card.registered, "num_classes": card.num_classes}
+    if hasattr(configs.build("model", dict(config.model)).backbone, "image_size"):
+        config.model.backbone = {"image_size": card.image_size}
+    config.data = {
+        "source": {"name": "synthetic", "num_classes": card.num_classes},
+        "image_size": card.image_size,
+        "channels": 3,
+        "eval_host_transforms": ({**resize, **how}, "center_crop"),
+        "eval_transforms": ({"name": "normalize", "mean": card.mean, "std": card.std},),
+    }
+    config.schedule = {"epochs": 1, "learning_rate": {"name": "constant", "value": 1e-3}}  # asked for, never used here
+    return configs.complete(config)
 
 
 def _classes(workdir: epath.Path | None, weights: Weights, config: Any) -> tuple[tuple[str, ...], int]:
@@ -389,7 +450,7 @@ def _classes(workdir: epath.Path | None, weights: Weights, config: Any) -> tuple
     meta: Mapping[str, Any] = {}
     if workdir is not None and (workdir / "meta.json").exists():
         meta = json.loads((workdir / "meta.json").read_text())
-    elif (card := find_card(weights.card or str(weights.file or ""))) is not None:
+    elif (weights.card or weights.file) and (card := card_of_file(weights.card or str(weights.file))) is not None:
         meta = {"class_names": card.class_names, "num_classes": card.num_classes}
     else:
         meta = json.loads(weights.metadata().get("meta", "{}"))
@@ -401,11 +462,9 @@ def _classes(workdir: epath.Path | None, weights: Weights, config: Any) -> tuple
     return tuple(meta.get("class_names") or ()), int(num_classes)
 
 
-def fit_variables(
-    task: Task, preprocess: Any, shape: tuple[int, ...], loaded: LoadedFile, origin: str
-) -> dict[str, PyTree]:
-    """The loaded variables in the structure and dtypes of the model; one error lists everything that differs."""
-    batch = {
+def example_batch(shape: tuple[int, ...]) -> dict[str, jax.ShapeDtypeStruct]:
+    """What an image of this shape [H, W, C] is before the device transforms, without its annotations."""
+    return {
         "image": jax.ShapeDtypeStruct((1, *shape), jnp.uint8),
         "valid": jax.ShapeDtypeStruct((1,), jnp.bool_),
         "index": jax.ShapeDtypeStruct((1,), jnp.int32),
@@ -414,13 +473,27 @@ def fit_variables(
         "original_size": jax.ShapeDtypeStruct((1, 2), jnp.int32),
         "to_original": jax.ShapeDtypeStruct((1, 3, 3), jnp.float32),
     }
+
+
+def _without_parts(loaded: LoadedFile, parts: Collection[str]) -> LoadedFile:
+    """The weights without those of parts that prediction does not use."""
+    unused = tuple(start for part in parts for start in (f"params/{part}/", f"{part}/"))
+    kept = {name: value for name, value in loaded.state_dict.items() if not name.startswith(unused)}
+    return dataclasses.replace(loaded, state_dict=kept) if unused else loaded
+
+
+def fit_variables(
+    task: Task, preprocess: Any, shape: tuple[int, ...], loaded: LoadedFile, origin: str
+) -> dict[str, PyTree]:
+    """The loaded variables in the structure and dtypes of the model; one error lists everything that differs."""
+    batch = example_batch(shape)
     wanted = jax.eval_shape(lambda key, b: dict(task.init(key, preprocess(b, key))), jax.random.key(0), batch)
     own = all(name.partition("/")[0] in wanted for name in loaded.state_dict)
     try:
         if own:
             return assign(wanted, nest(loaded.state_dict))
         family = family_of(getattr(task, "model", task))
-        found = match(loaded, find_card(origin), flatten(wanted), family, None, new_head=False, what=origin)
+        found = match(loaded, card_of_file(origin), flatten(wanted), family, None, new_head=False, what=origin)
         if found.fresh:
             raise SetupError(f"wrong checkpoint: {found.notes[-1].removesuffix(': a new one replaces it')}")
         return assign(wanted, nest(found.values))

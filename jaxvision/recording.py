@@ -59,17 +59,18 @@ def _curves(workdir: Path) -> UInt8[np.ndarray, "h w 3"]:
 def _predictions(workdir: str) -> UInt8[np.ndarray, "h w 3"]:
     """A contact sheet of validation images under what the run takes them for."""
     config = configs.load(workdir)
-    source = build_data(config.data, config.seed).evaluation.source
-    samples = source.gather(np.arange(min(len(source), 1000)))
-    results: list[Any] = list(Inferencer(workdir).iterate(list(samples["image"])))
-    wrong = np.asarray([r.json["label"] for r in results]) != samples["label"]
+    source: Any = build_data(config.data, config.seed).evaluation.source
+    samples = [source.sample(i) for i in range(min(len(source), 1000))]
+    images, labels = [sample["image"] for sample in samples], np.asarray([sample["label"] for sample in samples])
+    results: list[Any] = list(Inferencer(workdir).iterate(images))
+    wrong = np.asarray([r.json["label"] for r in results]) != labels
     chosen = np.argsort(~wrong, kind="stable")[: COLUMNS * ROWS]
     titles = []
     for i in chosen:
-        told, truth = results[i].json, source.class_names[samples["label"][i]]
+        told, truth = results[i].json, source.class_names[labels[i]]
         score = percent(told["score"])
         titles.append(f"✗ {told['class']}, not {truth}" if wrong[i] else f"✓ {told['class']} ({score})")
-    return contact_sheet(list(samples["image"][chosen]), titles, COLUMNS)
+    return contact_sheet([images[i] for i in chosen], titles, COLUMNS)
 
 
 def _beside(parts: Sequence[UInt8[np.ndarray, "h w 3"]]) -> UInt8[np.ndarray, "h w 3"]:

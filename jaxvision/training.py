@@ -34,9 +34,9 @@ from jaxvision.engine.state import TrainState
 from jaxvision.engine.writers import ConsoleWriter, JsonlWriter, TensorBoardWriter, Writers, read_records
 from jaxvision.experiment import Experiment
 from jaxvision.inference import find_weights, fit_variables
-from jaxvision.pretrained.cards import find_card
+from jaxvision.pretrained.cards import card_of_file
 from jaxvision.pretrained.keymaps import family_of
-from jaxvision.pretrained.load import Pretrained, match
+from jaxvision.pretrained.load import Pretrained, match, unbuilt_variables
 from jaxvision.registry import hint
 
 SHORT_TABLE = 20
@@ -64,6 +64,7 @@ class Room:
         file.write_text(configs.to_json(self.run.config))
         data = self.run.data
         meta = {"class_names": list(data.class_names), "num_classes": data.num_classes, **experiment.environment()}
+        meta |= {"pretrained": _origins(self.run.config.pretrained)}
         (self.workdir / "meta.json").write_text(json.dumps(meta, indent=2) + "\n")
 
     def write_pictures(self, results: Mapping[str, Any]) -> None:
@@ -182,16 +183,27 @@ def evaluate(config: Any, workdir: epath.PathLike, checkpoint: str | None = None
 def _initial_state(run: Experiment, progress: Progress) -> TrainState:
     """A fresh state with the weights that `pretrained` names, for the whole model or for parts of it."""
     state, pretrained = run.create(), run.config.pretrained
+    for part in run.task.parts:
+        if part not in (pretrained or {}):
+            progress.say(f"note: pretrained.{part} is not set: the weights of the {part} are random")
     if pretrained is None:
         return state
     wanted = trees.flatten(state.variables())
-    parts = sorted({name.split("/")[1] for name in wanted})
+    beside = {part: _names_of_part(part, wanted) for part in run.task.parts}
+    taken = {name for names in beside.values() for name in names.values()}
+    own = {name: leaf for name, leaf in wanted.items() if name not in taken}
+    parts = [*sorted({name.split("/")[1] for name in own}), *beside]
     values: dict[str, Any] = {}
     for part, path in pretrained.items():
         if part != "model" and part not in parts:
             raise configs.ConfigError(f"pretrained.{part}: {hint(part, ['model', *parts])}")
         with errors.setup():
-            found = _read_part(run, part, path, wanted, progress)
+            if part in beside:
+                inner = {name: wanted[outer] for name, outer in beside[part].items()}
+                found = _read_beside(run, part, path, inner, progress)
+                found = dataclasses.replace(found, values={beside[part][k]: v for k, v in found.values.items()})
+            else:
+                found = _read_part(run, part, path, own, progress)
         for line in found.notes:
             progress.say(line)
         values |= {name: np.asarray(value, wanted[name].dtype) for name, value in found.values.items()}
@@ -204,12 +216,38 @@ def _initial_state(run: Experiment, progress: Progress) -> TrainState:
     return run.parallel.create(replace, state, values)
 
 
+def _origins(pretrained: Mapping[str, str] | None) -> dict[str, dict[str, Any]]:
+    """Part -> the weights that it starts from, with the hash of their card where they have one."""
+    cards = {part: find_weights(path, None).find_card() for part, path in (pretrained or {}).items()}
+    return {part: {"weights": (pretrained or {})[part], "card": card and card.hash} for part, card in cards.items()}
+
+
 def _read_part(run: Experiment, part: str, path: str, wanted: Mapping[str, Any], progress: Progress) -> Pretrained:
     """Weights of a workdir, a checkpoint, a file of any published kind, or a weight card."""
     file, origin = find_weights(path, None).load(ema=run.config.evaluation.use_ema, say=progress.say)
     family = family_of(getattr(run.task, "model", run.task))
     parts = None if part == "model" else (part,)
-    return match(file, find_card(origin), wanted, family, None, parts=parts, what=f"starting from {origin}")
+    images = jax.ShapeDtypeStruct((1, *run.data.image_size, run.data.channels), np.float32)
+    backbone = getattr(getattr(run.task, "model", None), "backbone", None)
+    unbuilt = unbuilt_variables(backbone, images) if part == "backbone" else ()
+    card = card_of_file(origin)
+    return match(file, card, wanted, family, None, parts=parts, unbuilt=unbuilt, what=f"starting from {origin}")
+
+
+def _names_of_part(part: str, wanted: Mapping[str, Any]) -> dict[str, str]:
+    """Names of a part's variables as its model has them -> where they stand among the task's (see `Task.parts`)."""
+    params = {name.replace(f"/{part}/", "/", 1): name for name in wanted if name.startswith(f"params/{part}/")}
+    return params | {name.partition("/")[2]: name for name in wanted if name.startswith(f"{part}/")}
+
+
+def _read_beside(run: Experiment, part: str, path: str, wanted: Mapping[str, Any], progress: Progress) -> Pretrained:
+    """All weights of one of `Task.parts`; it is not trained, so a classifier of other classes is an error."""
+    file, origin = find_weights(path, None).load(ema=run.config.evaluation.use_ema, say=progress.say)
+    what = f"the {part} from {origin}"
+    found = match(file, card_of_file(origin), wanted, family_of(run.task.parts[part]), None, new_head=False, what=what)
+    if found.fresh:
+        raise errors.SetupError(f"{what} has other classes than the data: {', '.join(found.fresh)} do not fit")
+    return found
 
 
 def _read_variables(
