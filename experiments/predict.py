@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         files, _ = expand(arguments.input)
-        infer = Inferencer(arguments.config, arguments.checkpoint, batch_size=arguments.batch_size)
+        infer = Inferencer(arguments.config, arguments.checkpoint, batch_size=arguments.batch_size, tta=arguments.tta)
         print(f"weights: {infer.model.origin}", flush=True)
         _predict(infer, files, Path(arguments.output))
     except errors.EXPECTED as error:
@@ -46,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--input", required=True, nargs="+", help="image files, folders or glob patterns")
     parser.add_argument("--output", required=True, help="folder for predictions.json and pictures")
     parser.add_argument("--batch-size", type=int, default=16, help="images per call (default: %(default)s)")
+    parser.add_argument("--tta", default="config", help="test-time augmentation: hflip, d4, dict(name=...), ...")
     return parser
 
 
@@ -64,8 +65,7 @@ def _predict(infer: Any, files: Sequence[Any], output: Path) -> None:
     progress = track(infer.iterate(files), "predicting", len(files), console=console, disable=not console.is_terminal)
     width = min(60, max(len(str(file)) for file in files))
     for result in progress:
-        picture = result.picture()
-        name = _free_name(Path(result.path).stem, used)
+        picture, name = result.picture(), _free_name(Path(result.path).stem, used)
         save_picture(picture, output / name)
         if len(pictures) < SHEET:
             pictures.append(picture)

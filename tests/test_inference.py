@@ -183,6 +183,31 @@ def test_a_workdir_predicts_as_its_task_does(tmp_path):
     assert Inferencer(str(tmp_path / "run" / "config.json")).model.task == infer.model.task
 
 
+def change_saved(workdir, change):
+    document = json.loads((workdir / "config.json").read_text())
+    change(document["config"])
+    (workdir / "config.json").write_text(json.dumps(document))
+
+
+def test_a_workdir_from_before_a_config_field_existed_still_predicts(tmp_path):
+    config, task, variables = write_run(tmp_path / "run")
+    change_saved(tmp_path / "run", lambda saved: (saved["evaluation"].pop("tta"), saved["data"].pop("repeats")))
+    images = some_images(2)
+    expected = expected_scores(config, task, variables, images)
+    np.testing.assert_allclose(scores_of(Inferencer(tmp_path / "run")(images)), expected, atol=1e-6)
+    assert configs.load(tmp_path / "run") == config
+    picture = write_image(tmp_path / "one.png", 9)
+    told = ["--config", str(tmp_path / "run"), "--input", str(picture), "--output", str(tmp_path / "out")]
+    assert command.main(told) == 0
+
+
+def test_a_saved_field_that_is_unknown_is_named(tmp_path):
+    write_run(tmp_path / "run")
+    change_saved(tmp_path / "run", lambda saved: saved["evaluation"].update(ttta=None))
+    with pytest.raises(configs.ConfigError, match=r"unknown key evaluation\.ttta.*'tta'"):
+        Inferencer(tmp_path / "run")
+
+
 def test_steps_are_chosen_by_number_by_path_and_as_the_best(tmp_path):
     metrics = [{"top1": 0.1}, {"top1": 0.9}, {"top1": 0.5}]
     _, _, variables = write_run(tmp_path / "run", steps=(2, 4, 6), metrics=metrics)

@@ -21,7 +21,21 @@ LEVELS = (
     {"backbones", "necks", "pretrained"},
     {"engine", "data", "visualization"},
     {"classification"},
-    {"experiment", "training", "benchmark", "inference", "recording", "deploy", "checking", "browsing", "starter"},
+    {
+        "experiment",
+        "training",
+        "benchmark",
+        "model_speed",
+        "inference",
+        "recording",
+        "deploy",
+        "checking",
+        "browsing",
+        "starter",
+        "features",
+        "retrieval",
+        "analysis",
+    },
     {"experiments"},
 )
 """Each part imports only from the parts before its own level (and from itself)."""

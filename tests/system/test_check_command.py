@@ -124,7 +124,7 @@ def test_training_stops_at_data_with_errors_and_says_how_to_look_closer(tmp_path
         with pytest.raises(SetupError, match=r"label is out of range \(11;(?s:.)*experiments.check --config .*run2"):
             training.train(broken, tmp_path / "run2")
     finally:
-        del registry._ROWS["source", "test_out_of_range"]
+        del registry.table._ROWS["source", "test_out_of_range"]
 
 
 class OutOfRange:
