@@ -177,7 +177,7 @@ def test_grad_jvp_checkpoint_and_vmap_over_parameters_agree(name, unoptimized):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", [*QUICK, "convnext_atto", "swin_tiny_patch4_window7_224", "regnetx_002"])
 def test_per_example_gradients_and_hessian_products(name, unoptimized):
     model, variables, images = small(name)
     images = images[:2, :32, :32]
