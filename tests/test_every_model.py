@@ -189,7 +189,7 @@ def test_grad_jvp_checkpoint_and_vmap_over_parameters_agree(name, unoptimized):
 @pytest.mark.parametrize("name", [*QUICK, "convnext_atto", "swin_tiny_patch4_window7_224", "regnetx_002"])
 def test_per_example_gradients_and_hessian_products(name, unoptimized):
     model, variables, images = small(name)
-    images = images[:2, :32, :32]
+    images = images[:2] if "mixer" in name else images[:2, :32, :32]  # a Mixer takes one size only
     rest = {name: value for name, value in variables.items() if name != "params"}
     rng = np.random.default_rng(1)
     directions = jax.tree.map(
