@@ -24,7 +24,8 @@ from jaxvision import augment
 from jaxvision.engine.task import Batch, Context, PyTree, Task
 from jaxvision.engine.tta import augmented
 from jaxvision.errors import SetupError
-from jaxvision.inference import Inferencer, Input, Model, expand, load_model
+from jaxvision.inference import Inferencer, Input, expand
+from jaxvision.loading import Model, load_model
 from jaxvision.ops import pool
 from jaxvision.registry import hint
 
@@ -35,7 +36,7 @@ class FeatureExtractor:
     """Features of image files and arrays, prepared as `Inferencer` prepares them, in batches of one compiled program.
 
     Attributes:
-      model: the loaded `inference.Model`, whose task gives features.
+      model: the loaded `loading.Model`, whose task gives features.
       layer: what is returned.
     """
 
@@ -54,7 +55,7 @@ class FeatureExtractor:
         """Loads the model.
 
         Args:
-          source: as for `inference.load_model`; or a module, a classifier or a backbone, with its `variables`.
+          source: as for `loading.load_model`; or a module, a classifier or a backbone, with its `variables`.
           checkpoint: as for `load_model`.
           layer: see the top of this file.
           batch_size: images per call of the compiled program.

@@ -15,7 +15,8 @@ from jaxvision import experiment
 from jaxvision.data.images import ImageError, fit_image, read_image
 from jaxvision.engine.checkpoints import CheckpointError, Checkpoints
 from jaxvision.engine.task import Context, Task
-from jaxvision.inference import Inferencer, Model, Result, expand
+from jaxvision.inference import Inferencer, Result, expand
+from jaxvision.loading import Model
 from jaxvision.pretrained.safetensors import save_safetensors
 
 NAMES = tuple(f"digit {i}" for i in range(10))

@@ -25,7 +25,8 @@ from jaxvision.engine.task import Batch, Context, PyTree, Task
 from jaxvision.engine.tta import augmented
 from jaxvision.errors import SetupError
 from jaxvision.features import module_paths, network_of, observed, outputs
-from jaxvision.inference import Inferencer, Model, load_model
+from jaxvision.inference import Inferencer
+from jaxvision.loading import Model, load_model
 from jaxvision.ops.interpolate import interpolate
 from jaxvision.registry import hint
 
@@ -46,7 +47,7 @@ def gradcam(
     """An `Inferencer` whose predictions are maps and whose pictures show them on the image.
 
     Args:
-      source, checkpoint: as for `inference.load_model`.
+      source, checkpoint: as for `loading.load_model`.
       layer: as for `FeatureExtractor`; None: the last level of the backbone, or its last module that returns a map; in
         a transformer with a class token, whose last patches do not reach the logits, the last block's `norm1`.
       method: one of `METHODS`.

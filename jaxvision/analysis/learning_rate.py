@@ -13,7 +13,7 @@ from jaxvision import config as configs
 from jaxvision.data.build import build_data
 from jaxvision.engine.optimizers import OptimizerBundle, make_optimizer
 from jaxvision.engine.schedules import Horizon
-from jaxvision.inference import example_batch
+from jaxvision.loading import example_batch
 
 POINTS = 2000
 """Steps at which a longer run is read."""

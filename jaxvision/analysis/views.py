@@ -20,7 +20,8 @@ from jaxvision.checking import read_sample
 from jaxvision.data.build import build_source
 from jaxvision.errors import SetupError
 from jaxvision.features import POOLED, FeatureExtractor, network_of
-from jaxvision.inference import expand, load_model
+from jaxvision.inference import expand
+from jaxvision.loading import load_model
 from jaxvision.retrieval import folder_labels
 
 Picture = UInt8[np.ndarray, "h w 3"]
@@ -33,7 +34,7 @@ class Options:
     """What the command line says; each view takes what concerns it.
 
     Attributes:
-      checkpoint: as for `inference.load_model`.
+      checkpoint: as for `loading.load_model`.
       inputs: image files, folders and patterns.
       layer: as for `FeatureExtractor`; several with commas between them.
       method: of `gradcam`.

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -163,7 +162,7 @@ class Stage(nn.Module):
         return conv(self.features, 2, geometry.strides, padding=0, dilation=dilation, name="downsample_1")(x)
 
 
-class ConvNeXt(nn.Module):
+class ConvNeXt(pyramid.Pyramid):
     """Feature levels "c2" ... "c5", the outputs of the four stages, and "pooled", what the linear classifier sees.
 
     Attributes:
@@ -182,6 +181,12 @@ class ConvNeXt(nn.Module):
       drop_path_rate: stochastic depth of the last block, rising linearly from 0.
       remat: recompute blocks in the backward pass.
     """
+
+    levels = LEVELS
+    stem_levels = 0
+    parts = (r"stem_\d+/.*", *(rf"stages_{i}/.*" for i in range(4)))
+    stage_strides = (1, 2, 2, 2)
+    stem_stride = 4
 
     widths: tuple[int, ...] = (96, 192, 384, 768)
     depths: tuple[int, ...] = _TINY
@@ -209,29 +214,9 @@ class ConvNeXt(nn.Module):
         super().__post_init__()
 
     @property
-    def stages(self) -> tuple[pyramid.Stage, ...]:
-        """Strides and dilations of the stages that are built."""
-        return pyramid.dilate((1, 2, 2, 2), 4, self.output_stride)[: max(map(LEVELS.index, self.out_levels)) + 1]
-
-    @property
-    def channels(self) -> dict[str, int]:
-        """Channels of each returned level."""
-        every = (*self.widths, self.hidden or self.widths[-1])
-        return pyramid.select(dict(zip(LEVELS, every, strict=True)), self.out_levels)
-
-    @property
-    def strides(self) -> dict[str, int]:
-        """Input pixels per output pixel of each returned level; of "pooled", those of the map that it comes from."""
-        every = [stage.total for stage in self.stages]
-        return pyramid.select(dict(zip(LEVELS, (*every, every[-1]), strict=False)), self.out_levels)
-
-    @property
-    def frozen_paths(self) -> tuple[str, ...]:
-        """Regular expressions, each for whole paths below this module, of the parameters that `frozen_stages` names."""
-        if not self.frozen_stages:
-            return ()
-        count = min(self.frozen_stages, len(self.stages))
-        return (r"stem_\d+/.*", *(rf"stages_{i}/.*" for i in range(count)))
+    def level_channels(self) -> tuple[int, ...]:
+        """Channels of every level, built or not."""
+        return (*self.widths, self.hidden or self.widths[-1])
 
     @nn.compact
     def __call__(self, images: Float[Array, "b h w c"], *, train: bool) -> dict[str, Float[Array, "b ..."]]:
@@ -251,7 +236,7 @@ class ConvNeXt(nn.Module):
                 name=f"stages_{i}",
             )
             x = stage(x, train and not frozen)
-            x = jax.lax.stop_gradient(x) if frozen else x
+            x = pyramid.freeze(x, frozen)
             if LEVELS[i] in self.out_levels:
                 levels[LEVELS[i]] = self.norm(name=f"norms_{i}")(x, train=train) if self.norm_levels else x
         if "pooled" in self.out_levels:

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -124,7 +123,7 @@ class SpatialPyramid(nn.Module):
         return layers.ConvNorm(self.features, name="conv2", **options)(jnp.concatenate(scales, axis=-1), train)
 
 
-class CSPDarknet(nn.Module):
+class CSPDarknet(pyramid.Pyramid):
     """Feature levels "c2" ... "c5", the outputs of the four stages, and "c1", that of the stem.
 
     Attributes:
@@ -134,6 +133,9 @@ class CSPDarknet(nn.Module):
       norm: YOLOX's batch norm has epsilon 1e-3 and torch's momentum 0.03.
       out_levels, frozen_stages, drop_path_rate, remat: see `pyramid`.
     """
+
+    levels = LEVELS
+    parts = (r"stem_conv/.*", *(rf"stage{i}_\d/.*" for i in range(1, 5)))
 
     deepen: float = 1.0
     widen: float = 1.0
@@ -159,26 +161,9 @@ class CSPDarknet(nn.Module):
         return tuple(max(round(depth * self.deepen), 1) for depth in DEPTHS)
 
     @property
-    def stages(self) -> int:
-        """Number of stages that are built."""
-        return max(map(LEVELS.index, self.out_levels))
-
-    @property
-    def channels(self) -> dict[str, int]:
-        """Channels of each returned level."""
-        return pyramid.select({level: int(64 * 2**i * self.widen) for i, level in enumerate(LEVELS)}, self.out_levels)
-
-    @property
-    def strides(self) -> dict[str, int]:
-        """Input pixels per output pixel of each returned level."""
-        return pyramid.select({level: 2 ** (i + 1) for i, level in enumerate(LEVELS)}, self.out_levels)
-
-    @property
-    def frozen_paths(self) -> tuple[str, ...]:
-        """Regular expressions, each for whole paths below this module, of the parameters that `frozen_stages` names."""
-        if not self.frozen_stages:
-            return ()
-        return (r"stem_conv/.*", *(rf"stage{i + 1}_\d/.*" for i in range(min(self.frozen_stages, self.stages))))
+    def level_channels(self) -> tuple[int, ...]:
+        """Channels of every level, built or not."""
+        return tuple(int(64 * 2**i * self.widen) for i in range(len(LEVELS)))
 
     @nn.compact
     def __call__(self, images: Float[Array, "b h w c"], *, train: bool) -> dict[str, Float[Array, "b _ _ _"]]:
@@ -187,9 +172,9 @@ class CSPDarknet(nn.Module):
         widths = [int(64 * 2**i * self.widen) for i in range(len(LEVELS))]
         stem = layers.ConvNorm(widths[0], 3, norm=self.norm, activation=nn.silu, name="stem_conv")
         x = stem(space_to_depth(images), train and not self.frozen_stages)
-        x = jax.lax.stop_gradient(x) if self.frozen_stages else x
+        x = pyramid.freeze(x, self.frozen_stages > 0)
         levels = {"c1": x}
-        for i in range(self.stages):
+        for i in range(self.built):
             frozen, stage, width = i < self.frozen_stages, f"stage{i + 1}", widths[i + 1]
             training, last = train and not frozen, i == len(DEPTHS) - 1
             x = spatial_conv(width, 2, depthwise=self.depthwise, norm=self.norm, name=f"{stage}_0")(x, training)
@@ -204,8 +189,7 @@ class CSPDarknet(nn.Module):
                 remat=self.remat,
                 name=f"{stage}_{2 if last else 1}",
             )(x, training)
-            x = jax.lax.stop_gradient(x) if frozen else x
-            levels[LEVELS[i + 1]] = x
+            levels[LEVELS[i + 1]] = x = pyramid.freeze(x, frozen)
         return pyramid.select(levels, self.out_levels)
 
 

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -136,7 +135,7 @@ class Stage(nn.Module):
         return x
 
 
-class Darknet(nn.Module):
+class Darknet(pyramid.Pyramid):
     """Feature levels "c1" ... "c5", the outputs of the five stages, and "c0", that of the stem.
 
     Attributes:
@@ -146,6 +145,11 @@ class Darknet(nn.Module):
       reduction, slope: see `Block`.
       norm, out_levels, frozen_stages, output_stride, drop_path_rate, remat: see `pyramid`.
     """
+
+    levels = LEVELS
+    parts = (r"stem_conv1/.*", *(rf"stages_{i}/.*" for i in range(5)))
+    stage_strides = (2, 2, 2, 2, 2)
+    stem_stride = 1
 
     depths: tuple[int, ...] = _53
     width: int = 32
@@ -170,36 +174,16 @@ class Darknet(nn.Module):
         super().__post_init__()
 
     @property
-    def stages(self) -> tuple[pyramid.Stage, ...]:
-        """Strides and dilations of the stages that are built."""
-        every = pyramid.dilate((2, 2, 2, 2, 2), 1, self.output_stride)
-        return every[: max(map(LEVELS.index, self.out_levels))]
-
-    @property
-    def channels(self) -> dict[str, int]:
-        """Channels of each returned level."""
-        return pyramid.select({level: self.width * 2**i for i, level in enumerate(LEVELS)}, self.out_levels)
-
-    @property
-    def strides(self) -> dict[str, int]:
-        """Input pixels per output pixel of each returned level."""
-        every = (1, *(stage.total for stage in self.stages))
-        return pyramid.select(dict(zip(LEVELS, every, strict=False)), self.out_levels)
-
-    @property
-    def frozen_paths(self) -> tuple[str, ...]:
-        """Regular expressions, each for whole paths below this module, of the parameters that `frozen_stages` names."""
-        if not self.frozen_stages:
-            return ()
-        count = min(self.frozen_stages, len(self.stages))
-        return (r"stem_conv1/.*", *(rf"stages_{i}/.*" for i in range(count)))
+    def level_channels(self) -> tuple[int, ...]:
+        """Channels of every level, built or not."""
+        return tuple(self.width * 2**i for i in range(len(LEVELS)))
 
     @nn.compact
     def __call__(self, images: Float[Array, "b h w c"], *, train: bool) -> dict[str, Float[Array, "b _ _ _"]]:
         rates = pyramid.drop_path_rates(self.drop_path_rate, self.depths)
         stem = layers.ConvNorm(self.width, 3, norm=self.norm, activation=LeakyReLU(self.slope), name="stem_conv1")
         x = stem(images, train and not self.frozen_stages)
-        x = jax.lax.stop_gradient(x) if self.frozen_stages else x
+        x = pyramid.freeze(x, self.frozen_stages > 0)
         levels = {"c0": x}
         for i, geometry in enumerate(self.stages):
             frozen = i < self.frozen_stages
@@ -216,8 +200,7 @@ class Darknet(nn.Module):
                 remat=self.remat,
                 name=f"stages_{i}",
             )(x, train and not frozen)
-            x = jax.lax.stop_gradient(x) if frozen else x
-            levels[LEVELS[i + 1]] = x
+            levels[LEVELS[i + 1]] = x = pyramid.freeze(x, frozen)
         return pyramid.select(levels, self.out_levels)
 
 

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -75,7 +74,7 @@ class Transition(nn.Module):
         return pool.avg_pool(conv(features, 1, name="conv")(x), 2)
 
 
-class DenseNet(nn.Module):
+class DenseNet(pyramid.Pyramid):
     """Levels "c2" ... "c5", the outputs of the four dense blocks, and "c1", that of the stem before its pooling.
 
     As in timm, "c2" ... "c4" are neither normalised nor reduced, and "c5" has the last norm and ReLU, which the
@@ -94,6 +93,13 @@ class DenseNet(nn.Module):
       remat: recompute layers in the backward pass (Pleiss et al. 2017, arXiv:1707.06990): memory linear in depth.
     """
 
+    levels = LEVELS
+    parts = (
+        r"(conv|norm)[012]/.*",
+        *(rf"(denseblock{i + 1}|transition{i})/.*" for i in range(3)),
+        r"(denseblock4|transition3|norm5)/.*",
+    )
+
     depths: tuple[int, int, int, int] = (6, 12, 24, 16)
     growth_rate: int = 32
     bottleneck: int = 4
@@ -110,37 +116,18 @@ class DenseNet(nn.Module):
         super().__post_init__()
 
     @property
-    def stages(self) -> int:
-        """Number of dense blocks that are built."""
-        return max(map(LEVELS.index, self.out_levels))
-
-    @property
-    def channels(self) -> dict[str, int]:
-        """Channels of each returned level."""
+    def level_channels(self) -> tuple[int, ...]:
+        """Channels of every level, built or not."""
         widths = [2 * self.growth_rate]
         for i, depth in enumerate(self.depths):
             widths.append((widths[-1] if i == 0 else widths[-1] // 2) + depth * self.growth_rate)
-        return pyramid.select(dict(zip(LEVELS, widths, strict=True)), self.out_levels)
-
-    @property
-    def strides(self) -> dict[str, int]:
-        """Input pixels per output pixel of each returned level."""
-        return pyramid.select({level: 2 ** (i + 1) for i, level in enumerate(LEVELS)}, self.out_levels)
-
-    @property
-    def frozen_paths(self) -> tuple[str, ...]:
-        """Regular expressions, each for whole paths below this module, of the parameters that `frozen_stages` names."""
-        if not self.frozen_stages:
-            return ()
-        count = min(self.frozen_stages, self.stages)
-        blocks = (rf"(denseblock{i + 1}|transition{i})/.*" for i in range(count))
-        return (r"(conv|norm)[012]/.*", *blocks, *([r"norm5/.*"] if count == 4 else []))
+        return tuple(widths)
 
     @nn.compact
     def __call__(self, images: Float[Array, "b h w c"], *, train: bool) -> dict[str, Float[Array, "b _ _ _"]]:
         x = self.stem_layers(images, train and not self.frozen_stages)
-        levels = {"c1": jax.lax.stop_gradient(x) if self.frozen_stages else x}
-        for i, depth in enumerate(self.depths[: self.stages]):
+        levels = {"c1": pyramid.freeze(x, self.frozen_stages > 0)}
+        for i, depth in enumerate(self.depths[: self.built]):
             frozen = i < self.frozen_stages
             running = train and not frozen
             x = Transition(self.norm, name=f"transition{i}")(x, train=running) if i else pool.max_pool(x, 3, 2, 1)
@@ -150,7 +137,7 @@ class DenseNet(nn.Module):
             x = block(x, train=running)
             if i == 3:
                 x = nn.relu(self.norm(name="norm5")(x, train=running))
-            levels[LEVELS[i + 1]] = x = jax.lax.stop_gradient(x) if frozen else x
+            levels[LEVELS[i + 1]] = x = pyramid.freeze(x, frozen)
         return pyramid.select(levels, self.out_levels)
 
     @nn.nowrap

@@ -80,7 +80,7 @@ class Inception(nn.Module):
         return ConvNorm(features, size, norm=self.norm, name=name)(x, train)
 
 
-class GoogLeNet(nn.Module):
+class GoogLeNet(pyramid.Pyramid):
     """Levels "c1" ... "c5": the last activation at each stride, before its max pooling.
 
     Attributes:
@@ -93,6 +93,10 @@ class GoogLeNet(nn.Module):
         statistics.
       remat: recompute inception modules in the backward pass.
     """
+
+    levels = LEVELS
+    stem_levels = 2
+    parts = (r"conv[123]/.*", *(rf"inception{i}[a-e]/.*" for i in range(3, 6)))
 
     width: float = 1.0
     transform_input: bool = False
@@ -110,29 +114,10 @@ class GoogLeNet(nn.Module):
         return tuple(max(int(n * self.width), 1) for n in features)
 
     @property
-    def stages(self) -> int:
-        """Number of stages of inception modules that are built."""
-        return max(max(map(LEVELS.index, self.out_levels)) - 1, 0)
-
-    @property
-    def channels(self) -> dict[str, int]:
-        """Channels of each returned level."""
+    def level_channels(self) -> tuple[int, ...]:
+        """Channels of every level, built or not."""
         last = [self._scaled(list(stage.values())[-1]) for stage in STAGES]
-        widths = (*self._scaled((64, 192)), *(one + three + five + proj for one, _, three, _, five, proj in last))
-        return pyramid.select(dict(zip(LEVELS, widths, strict=True)), self.out_levels)
-
-    @property
-    def strides(self) -> dict[str, int]:
-        """Input pixels per output pixel of each returned level."""
-        return pyramid.select({level: 2 ** (i + 1) for i, level in enumerate(LEVELS)}, self.out_levels)
-
-    @property
-    def frozen_paths(self) -> tuple[str, ...]:
-        """Regular expressions, each for whole paths below this module, of the parameters that `frozen_stages` names."""
-        if not self.frozen_stages:
-            return ()
-        count = min(self.frozen_stages, self.stages)
-        return (r"conv[123]/.*", *(rf"inception{i + 3}[a-e]/.*" for i in range(count)))
+        return (*self._scaled((64, 192)), *(one + three + five + proj for one, _, three, _, five, proj in last))
 
     @nn.compact
     def __call__(self, images: Float[Array, "b h w c"], *, train: bool) -> dict[str, Float[Array, "b _ _ _"]]:
@@ -146,12 +131,12 @@ class GoogLeNet(nn.Module):
             x = ConvNorm(first, norm=self.norm, name="conv2")(pool.max_pool(x, 3, 2, ceil_mode=True), running)
             levels["c2"] = x = freeze(ConvNorm(second, 3, norm=self.norm, name="conv3")(x, running))
         block = pyramid.block_class(Inception, self.remat)
-        for i, stage in enumerate(STAGES[: self.stages]):
+        for i, stage in enumerate(STAGES[: self.built]):
             frozen = i < self.frozen_stages
             x = pool.max_pool(x, 2 if i == 2 else 3, 2, ceil_mode=True)
             for name, features in stage.items():
                 x = block(self._scaled(features), self.norm, name=f"inception{name}")(x, train and not frozen)
-            levels[LEVELS[i + 2]] = x = jax.lax.stop_gradient(x) if frozen else x
+            levels[LEVELS[i + 2]] = x = pyramid.freeze(x, frozen)
         return pyramid.select(levels, self.out_levels)
 
     @nn.nowrap

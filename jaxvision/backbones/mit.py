@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -138,7 +137,7 @@ class PatchEmbed(nn.Module):
         return self.norm(name="norm")(conv(self.features, self.kernel_size, self.strides, name="proj")(x), train=train)
 
 
-class MixVisionTransformer(nn.Module):
+class MixVisionTransformer(pyramid.Pyramid):
     """Feature levels "c2" ... "c5": the normalised outputs of the four stages. The published classifier averages "c5".
 
     Attributes:
@@ -150,6 +149,14 @@ class MixVisionTransformer(nn.Module):
       drop_path_rate: stochastic depth of the last block, rising linearly from 0.
       remat: recompute blocks in the backward pass.
     """
+
+    levels = LEVELS
+    stem_levels = 0
+    parts = (
+        "patch_embed1/.*",
+        r"(norm1|block1_\d+)/.*",
+        *(rf"((patch_embed|norm){i}|block{i}_\d+)/.*" for i in range(2, 5)),
+    )
 
     widths: tuple[int, ...] = (32, 64, 160, 256)
     depths: tuple[int, ...] = (2, 2, 2, 2)
@@ -174,25 +181,9 @@ class MixVisionTransformer(nn.Module):
         super().__post_init__()
 
     @property
-    def channels(self) -> dict[str, int]:
-        """Channels of each returned level."""
-        return pyramid.select(dict(zip(LEVELS, self.widths, strict=True)), self.out_levels)
-
-    @property
-    def strides(self) -> dict[str, int]:
-        """Input pixels per output pixel of each returned level."""
-        return pyramid.select({level: 4 * 2**i for i, level in enumerate(LEVELS)}, self.out_levels)
-
-    @property
-    def frozen_paths(self) -> tuple[str, ...]:
-        """Regular expressions, each for whole paths below this module, of the parameters that `frozen_stages` names."""
-        count = min(self.frozen_stages, self.stages)
-        return tuple(rf"((patch_embed|norm){i + 1}|block{i + 1}_\d+)/.*" for i in range(count))
-
-    @property
-    def stages(self) -> int:
-        """How many stages are built."""
-        return max(map(LEVELS.index, self.out_levels)) + 1
+    def level_channels(self) -> tuple[int, ...]:
+        """Channels of every level, built or not."""
+        return self.widths
 
     @nn.compact
     def __call__(self, images: Float[Array, "b h w c"], *, train: bool) -> dict[str, Float[Array, "b _ _ _"]]:
@@ -200,7 +191,7 @@ class MixVisionTransformer(nn.Module):
         block = pyramid.block_class(Block, self.remat)
         rates = pyramid.drop_path_rates(self.drop_path_rate, self.depths)
         x, levels = images, {}
-        for i in range(self.stages):
+        for i in range(self.built):
             mode = train and i >= self.frozen_stages
             kernel_size, strides = (7, 4) if i == 0 else (3, 2)
             x = PatchEmbed(self.widths[i], kernel_size, strides, self.inner_norm, name=f"patch_embed{i + 1}")(x, mode)
@@ -213,8 +204,7 @@ class MixVisionTransformer(nn.Module):
                 one = block(HEADS[i], REDUCTIONS[i], self.norm, self.inner_norm, rate, name=f"block{i + 1}_{j}")
                 x = one(x, mode)
             x = self.norm(name=f"norm{i + 1}")(x, train=mode)
-            x = jax.lax.stop_gradient(x) if i < self.frozen_stages else x
-            levels[LEVELS[i]] = x
+            levels[LEVELS[i]] = x = pyramid.freeze(x, i < self.frozen_stages)
         return pyramid.select(levels, self.out_levels)
 
 

@@ -12,15 +12,16 @@ A family is a module with these fields, as far as they make sense for it, and re
   remat           recomputes the inside of each block in the backward pass: less memory for more time.
 
 It calls `check` in `__post_init__`, and has the properties `channels` and `strides` (of the returned levels) and
-`frozen_paths`.
+`frozen_paths`: from `Pyramid`, if each of its stages makes one level.
 """
 
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import flax.linen as nn
+import jax
 
 from jaxvision.registry import hint
 
@@ -50,7 +51,7 @@ def select(levels: Mapping[str, T], out_levels: Sequence[str]) -> dict[str, T]:
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """Geometry of one stage.
+    """Geometry of one stage, whose blocks the method `block` describes.
 
     Attributes:
       strides: of its first block.
@@ -63,6 +64,12 @@ class Stage:
     first_dilation: int
     dilation: int
     total: int
+
+    def block(self, index: int) -> dict[str, int]:
+        """`strides`, `dilation` and `first_dilation` (the block's own) of a block, from 0."""
+        if index == 0:
+            return {"strides": self.strides, "dilation": self.dilation, "first_dilation": self.first_dilation}
+        return {"strides": 1, "dilation": self.dilation, "first_dilation": self.dilation}
 
 
 def dilate(strides: Sequence[int], start: int, output_stride: int, *, contract: bool = True) -> tuple[Stage, ...]:
@@ -83,6 +90,64 @@ def dilate(strides: Sequence[int], start: int, output_stride: int, *, contract: 
         total *= stride
         stages.append(Stage(stride, before if contract else dilation, dilation, total))
     return tuple(stages)
+
+
+class Pyramid(nn.Module):
+    """Base of families of a stem and stages of which each makes one level; it has no fields of its own.
+
+    A family gives, as attributes of the class or as properties:
+
+      levels          names of all levels; "c<k>" has stride 2**k, "pooled" comes last
+      stem_levels     number of those that the stem makes
+      level_channels  of all levels
+      parts           patterns of the stem's parameters, then of each stage's, for `frozen_paths`
+      stage_strides   of each stage in the plain network, if it takes `output_stride`
+      stem_stride     total stride in front of the stages, if it takes `output_stride`
+    """
+
+    levels: ClassVar[tuple[str, ...]] = ()
+    stem_levels: ClassVar[int] = 1
+    parts: ClassVar[tuple[str, ...]] = ()
+    stage_strides: ClassVar[tuple[int, ...]] = ()
+    stem_stride: ClassVar[int] = 2
+
+    @property
+    def level_channels(self) -> Sequence[int]:
+        """Channels of every level, built or not."""
+        raise NotImplementedError
+
+    @property
+    def built(self: Any) -> int:
+        """Number of stages that the returned levels need."""
+        last = max(map(self.levels.index, self.out_levels))
+        return min(max(last + 1 - self.stem_levels, 0), len(self.parts) - 1)
+
+    @property
+    def stages(self: Any) -> tuple[Stage, ...]:
+        """Strides and dilations of the stages that are built."""
+        return dilate(self.stage_strides, self.stem_stride, self.output_stride)[: self.built]
+
+    @property
+    def channels(self: Any) -> dict[str, int]:
+        """Channels of each returned level."""
+        return select(dict(zip(self.levels, self.level_channels, strict=True)), self.out_levels)
+
+    @property
+    def strides(self: Any) -> dict[str, int]:
+        """Input pixels per output pixel of each returned level; of "pooled", those of the map that it comes from."""
+        largest = getattr(self, "output_stride", 32)
+        every = {level: 32 if level == "pooled" else 2 ** int(level[1:]) for level in self.levels}
+        return select({level: min(stride, largest) for level, stride in every.items()}, self.out_levels)
+
+    @property
+    def frozen_paths(self: Any) -> tuple[str, ...]:
+        """Regular expressions, each for whole paths below this module, of the parameters that `frozen_stages` names."""
+        return self.parts[: 1 + min(self.frozen_stages, self.built)] if self.frozen_stages else ()
+
+
+def freeze(x: T, frozen: bool) -> T:
+    """`x`, without a gradient if `frozen`."""
+    return jax.lax.stop_gradient(x) if frozen else x
 
 
 def drop_path_rates(last: float, counts: Sequence[int]) -> tuple[tuple[float, ...], ...]:

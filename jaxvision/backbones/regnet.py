@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 from jaxtyping import Array, Float
 
 from jaxvision import layers
@@ -113,7 +112,7 @@ class Block(nn.Module):
         return nn.relu(y + x)
 
 
-class RegNet(nn.Module):
+class RegNet(pyramid.Pyramid):
     """Feature levels "c2" ... "c5", the outputs of the four stages, and "c1", that of the stem.
 
     Attributes:
@@ -125,6 +124,10 @@ class RegNet(nn.Module):
       stem_width: channels of "c1".
       norm, out_levels, frozen_stages, output_stride, drop_path_rate, remat: see `pyramid`.
     """
+
+    levels = LEVELS
+    parts = (r"stem/.*", *(rf"s{i}_b\d+/.*" for i in range(1, 5)))
+    stage_strides = (2, 2, 2, 2)
 
     depth: int = 22
     w0: int = 24
@@ -163,12 +166,6 @@ class RegNet(nn.Module):
         return tuple(sorted(collections.Counter(widths).items()))
 
     @property
-    def stages(self) -> tuple[pyramid.Stage, ...]:
-        """Strides and dilations of the stages that are built."""
-        every = pyramid.dilate((2, 2, 2, 2), 2, self.output_stride)
-        return every[: max(map(LEVELS.index, self.out_levels))]
-
-    @property
     def stage_channels(self) -> tuple[int, ...]:
         """Channels of the four stages."""
         fitted = []
@@ -181,23 +178,9 @@ class RegNet(nn.Module):
         return tuple(fitted)
 
     @property
-    def channels(self) -> dict[str, int]:
-        """Channels of each returned level."""
-        return pyramid.select(dict(zip(LEVELS, (self.stem_width, *self.stage_channels), strict=True)), self.out_levels)
-
-    @property
-    def strides(self) -> dict[str, int]:
-        """Input pixels per output pixel of each returned level."""
-        every = (2, *(stage.total for stage in self.stages))
-        return pyramid.select(dict(zip(LEVELS, every, strict=False)), self.out_levels)
-
-    @property
-    def frozen_paths(self) -> tuple[str, ...]:
-        """Regular expressions, each for whole paths below this module, of the parameters that `frozen_stages` names."""
-        if not self.frozen_stages:
-            return ()
-        count = min(self.frozen_stages, len(self.stages))
-        return (r"stem/.*", *(rf"s{i + 1}_b\d+/.*" for i in range(count)))
+    def level_channels(self) -> tuple[int, ...]:
+        """Channels of every level, built or not."""
+        return (self.stem_width, *self.stage_channels)
 
     @nn.compact
     def __call__(self, images: Float[Array, "b h w c"], *, train: bool) -> dict[str, Float[Array, "b _ _ _"]]:
@@ -206,7 +189,7 @@ class RegNet(nn.Module):
         rates = pyramid.drop_path_rates(self.drop_path_rate, counts)
         stem = layers.ConvNorm(self.stem_width, 3, 2, norm=self.norm, activation=nn.relu, name="stem")
         x = stem(images, train and not self.frozen_stages)
-        x = jax.lax.stop_gradient(x) if self.frozen_stages else x
+        x = pyramid.freeze(x, self.frozen_stages > 0)
         levels = {"c1": x}
         for i, stage in enumerate(self.stages):
             frozen = i < self.frozen_stages
@@ -214,17 +197,14 @@ class RegNet(nn.Module):
             for j in range(counts[i]):
                 x = block(
                     features=width,
-                    strides=stage.strides if j == 0 else 1,
-                    dilation=stage.dilation,
-                    first_dilation=stage.first_dilation if j == 0 else stage.dilation,
+                    **stage.block(j),
                     groups=width // min(self.group_width, self.widths[i][0]),
                     squeeze=self.squeeze,
                     norm=self.norm,
                     drop_path=rates[i][j],
                     name=f"s{i + 1}_b{j + 1}",
                 )(x, train and not frozen)
-            x = jax.lax.stop_gradient(x) if frozen else x
-            levels[LEVELS[i + 1]] = x
+            levels[LEVELS[i + 1]] = x = pyramid.freeze(x, frozen)
         return pyramid.select(levels, self.out_levels)
 
 

@@ -95,7 +95,7 @@ class Block(nn.Module):
         return y + self.norm(name="identity")(x, train=train)
 
 
-class RepVGG(nn.Module):
+class RepVGG(pyramid.Pyramid):
     """Feature levels "c2" ... "c5", the outputs of the four stages, and "c1", that of the stem.
 
     Attributes:
@@ -107,6 +107,10 @@ class RepVGG(nn.Module):
       deploy: the form for inference, whose variables `reparameterize` makes; it cannot be trained as the other can.
       norm, out_levels, frozen_stages, output_stride, drop_path_rate, remat: see `pyramid`.
     """
+
+    levels = LEVELS
+    parts = (r"stem/.*", *(rf"stages_{i}_\d+/.*" for i in range(4)))
+    stage_strides = (2, 2, 2, 2)
 
     depths: tuple[int, ...] = _A
     widths: tuple[int, ...] = (64, 128, 256, 1280)
@@ -129,29 +133,9 @@ class RepVGG(nn.Module):
         super().__post_init__()
 
     @property
-    def stages(self) -> tuple[pyramid.Stage, ...]:
-        """Strides and dilations of the stages that are built."""
-        every = pyramid.dilate((2, 2, 2, 2), 2, self.output_stride)
-        return every[: max(map(LEVELS.index, self.out_levels))]
-
-    @property
-    def channels(self) -> dict[str, int]:
-        """Channels of each returned level."""
-        return pyramid.select(dict(zip(LEVELS, (self.stem_width, *self.widths), strict=True)), self.out_levels)
-
-    @property
-    def strides(self) -> dict[str, int]:
-        """Input pixels per output pixel of each returned level."""
-        every = (2, *(stage.total for stage in self.stages))
-        return pyramid.select(dict(zip(LEVELS, every, strict=False)), self.out_levels)
-
-    @property
-    def frozen_paths(self) -> tuple[str, ...]:
-        """Regular expressions, each for whole paths below this module, of the parameters that `frozen_stages` names."""
-        if not self.frozen_stages:
-            return ()
-        count = min(self.frozen_stages, len(self.stages))
-        return (r"stem/.*", *(rf"stages_{i}_\d+/.*" for i in range(count)))
+    def level_channels(self) -> tuple[int, ...]:
+        """Channels of every level, built or not."""
+        return (self.stem_width, *self.widths)
 
     @nn.compact
     def __call__(self, images: Float[Array, "b h w c"], *, train: bool) -> dict[str, Float[Array, "b _ _ _"]]:
@@ -160,23 +144,20 @@ class RepVGG(nn.Module):
         rates = pyramid.drop_path_rates(self.drop_path_rate, self.depths)
         stem = block(self.stem_width, 2, name="stem", **common)
         x = stem(images, train and not self.frozen_stages)
-        x = jax.lax.stop_gradient(x) if self.frozen_stages else x
+        x = pyramid.freeze(x, self.frozen_stages > 0)
         levels = {"c1": x}
         for i, stage in enumerate(self.stages):
             frozen = i < self.frozen_stages
             for j in range(self.depths[i]):
                 x = block(
                     features=self.widths[i],
-                    strides=stage.strides if j == 0 else 1,
-                    dilation=stage.dilation,
-                    first_dilation=stage.first_dilation if j == 0 else stage.dilation,
+                    **stage.block(j),
                     groups=self.groups if (sum(self.depths[:i]) + j) % 2 else 1,
                     drop_path=rates[i][j],
                     name=f"stages_{i}_{j}",
                     **common,
                 )(x, train and not frozen)
-            x = jax.lax.stop_gradient(x) if frozen else x
-            levels[LEVELS[i + 1]] = x
+            levels[LEVELS[i + 1]] = x = pyramid.freeze(x, frozen)
         return pyramid.select(levels, self.out_levels)
 
 

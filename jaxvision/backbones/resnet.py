@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import flax.linen as nn
-import jax
 from jaxtyping import Array, Float
 
 from jaxvision import layers
@@ -176,7 +175,7 @@ class Bottleneck(Block):
         return nn.relu(self.norm(name="bn2")(y, train=train))
 
 
-class ResNet(nn.Module):
+class ResNet(pyramid.Pyramid):
     """Feature levels "c2" ... "c5", the outputs of the four stages, and "c1", that of the stem before its pooling.
 
     Attributes:
@@ -198,6 +197,9 @@ class ResNet(nn.Module):
       remat: recompute blocks in the backward pass.
       zero_init_last: residual branches start at zero (Goyal et al. 2017, arXiv:1706.02677, section 5.1).
     """
+
+    levels = LEVELS
+    parts = (r"(conv1|bn1)(_\d+)?/.*", *(rf"layer{i}_\d+/.*" for i in range(1, 5)))
 
     depth: int = 50
     stem: str = "imagenet"
@@ -255,16 +257,14 @@ class ResNet(nn.Module):
     def stages(self) -> tuple[pyramid.Stage, ...]:
         """Strides and dilations of the stages that are built."""
         start = 1 if self.stem == "cifar" else 4
-        all_of_them = pyramid.dilate((1, 2, 2, 2), start, self.output_stride, contract=self.contract_dilation)
-        return all_of_them[: max(map(LEVELS.index, self.out_levels))]
+        every = pyramid.dilate((1, 2, 2, 2), start, self.output_stride, contract=self.contract_dilation)
+        return every[: self.built]
 
     @property
-    def channels(self) -> dict[str, int]:
-        """Channels of each returned level."""
-        kind, _ = STAGES[self.depth]
-        every = [self.stem_width or self.width]
-        every += [self.width * 2**i * self.blocks[kind].expansion for i in range(4)]
-        return pyramid.select(dict(zip(LEVELS, every, strict=True)), self.out_levels)
+    def level_channels(self) -> tuple[int, ...]:
+        """Channels of every level, built or not."""
+        expansion = self.blocks[STAGES[self.depth][0]].expansion
+        return (self.stem_width or self.width, *(self.width * 2**i * expansion for i in range(4)))
 
     @property
     def strides(self) -> dict[str, int]:
@@ -272,30 +272,20 @@ class ResNet(nn.Module):
         every = (1 if self.stem == "cifar" else 2, *(stage.total for stage in self.stages))
         return pyramid.select(dict(zip(LEVELS, every, strict=False)), self.out_levels)
 
-    @property
-    def frozen_paths(self) -> tuple[str, ...]:
-        """Regular expressions, each for whole paths below this module, of the parameters that `frozen_stages` names."""
-        if not self.frozen_stages:
-            return ()
-        count = min(self.frozen_stages, len(self.stages))
-        return (r"(conv1|bn1)(_\d+)?/.*", *(rf"layer{i + 1}_\d+/.*" for i in range(count)))
-
     @nn.compact
     def __call__(self, images: Float[Array, "b h w c"], *, train: bool) -> dict[str, Float[Array, "b _ _ _"]]:
         kind, counts = STAGES[self.depth]
         block = pyramid.block_class(self.blocks[kind], self.remat)
         rates = pyramid.drop_path_rates(self.drop_path_rate, counts)
         x = self.stem_layers(images, train and not self.frozen_stages)
-        levels = {"c1": jax.lax.stop_gradient(x) if self.frozen_stages else x}
+        levels = {"c1": pyramid.freeze(x, self.frozen_stages > 0)}
         x = self.stem_pool(x)
         for i, stage in enumerate(self.stages):
             frozen = i < self.frozen_stages
             for j in range(counts[i]):
                 x = block(
                     features=self.width * 2**i,
-                    strides=stage.strides if j == 0 else 1,
-                    dilation=stage.dilation,
-                    first_dilation=stage.first_dilation if j == 0 else stage.dilation,
+                    **stage.block(j),
                     norm=self.norm,
                     shortcut=self.shortcut,
                     drop_path=rates[i][j],
@@ -303,8 +293,7 @@ class ResNet(nn.Module):
                     name=f"layer{i + 1}_{j}",
                     **self.block_options(self.width * 2**i),
                 )(x, train and not frozen)
-            x = jax.lax.stop_gradient(x) if frozen else x
-            levels[LEVELS[i + 1]] = x
+            levels[LEVELS[i + 1]] = x = pyramid.freeze(x, frozen)
         return pyramid.select(levels, self.out_levels)
 
     @nn.nowrap

@@ -93,7 +93,7 @@ class ShuffleUnit(nn.Module):
         return nn.relu(x + y)
 
 
-class ShuffleNetV1(nn.Module):
+class ShuffleNetV1(pyramid.Pyramid):
     """Levels "c3", "c4", "c5", the outputs of stages 2, 3 and 4; "c1" and "c2", those of the stem's two layers.
 
     Attributes:
@@ -107,6 +107,12 @@ class ShuffleNetV1(nn.Module):
       output_stride: 32, or 16 or 8: later stages dilate instead.
       remat: recompute units in the backward pass.
     """
+
+    levels = LEVELS
+    stem_levels = 2
+    parts = (r"conv1/.*", *(rf"layers_{i}_\d+/.*" for i in range(3)))
+    stage_strides = (2, 2, 2)
+    stem_stride = 4
 
     groups: int = 3
     width: float = 1.0
@@ -124,33 +130,15 @@ class ShuffleNetV1(nn.Module):
         super().__post_init__()
 
     @property
-    def stages(self) -> tuple[pyramid.Stage, ...]:
-        """Strides and dilations of the stages that are built."""
-        return pyramid.dilate((2, 2, 2), 4, self.output_stride)[: max(max(map(LEVELS.index, self.out_levels)) - 1, 0)]
-
-    @property
     def widths(self) -> tuple[int, int, int, int]:
         """Channels of the stem and of the three stages."""
         first = CHANNELS[self.groups] * self.width
         return (int(24 * self.width), int(first), int(2 * first), int(4 * first))
 
     @property
-    def channels(self) -> dict[str, int]:
-        """Channels of each returned level."""
-        return pyramid.select(dict(zip(LEVELS, (self.widths[0], *self.widths), strict=True)), self.out_levels)
-
-    @property
-    def strides(self) -> dict[str, int]:
-        """Input pixels per output pixel of each returned level."""
-        every = (2, 4, *(stage.total for stage in self.stages))
-        return pyramid.select(dict(zip(LEVELS, every, strict=False)), self.out_levels)
-
-    @property
-    def frozen_paths(self) -> tuple[str, ...]:
-        """Regular expressions, each for whole paths below this module, of the parameters that `frozen_stages` names."""
-        if not self.frozen_stages:
-            return ()
-        return (r"conv1/.*", *(rf"layers_{i}_\d+/.*" for i in range(min(self.frozen_stages, len(self.stages)))))
+    def level_channels(self) -> tuple[int, ...]:
+        """Channels of every level, built or not."""
+        return (self.widths[0], *self.widths)
 
     @nn.compact
     def __call__(self, images: Float[Array, "b h w c"], *, train: bool) -> dict[str, Float[Array, "b _ _ _"]]:
@@ -161,7 +149,7 @@ class ShuffleNetV1(nn.Module):
             images, train and not self.frozen_stages
         )
         x = nn.relu(x)
-        x = jax.lax.stop_gradient(x) if self.frozen_stages else x
+        x = pyramid.freeze(x, self.frozen_stages > 0)
         levels = {"c1": x, "c2": (x := pool.max_pool(x, 3, 2, 1))}
         for i, stage in enumerate(self.stages):
             frozen = i < self.frozen_stages
@@ -176,7 +164,7 @@ class ShuffleNetV1(nn.Module):
                     norm=self.norm,
                     name=f"layers_{i}_{j}",
                 )(x, train and not frozen)
-            levels[LEVELS[i + 2]] = x = jax.lax.stop_gradient(x) if frozen else x
+            levels[LEVELS[i + 2]] = x = pyramid.freeze(x, frozen)
         return pyramid.select(levels, self.out_levels)
 
 

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -71,7 +70,7 @@ class ShuffleUnit(nn.Module):
         return self.norm(name=f"{branch}_{i + 1}")(x, train=train)
 
 
-class ShuffleNetV2(nn.Module):
+class ShuffleNetV2(pyramid.Pyramid):
     """Levels "c3", "c4", "c5", the outputs of stages 2, 3 and 4; "c1" and "c2", of the stem's two layers; and "pooled".
 
     "pooled" is the mean of the last 1x1 convolution's output, which the classifier sees; that convolution exists only
@@ -86,6 +85,12 @@ class ShuffleNetV2(nn.Module):
       output_stride: 32, or 16 or 8: later stages dilate instead.
       remat: recompute units in the backward pass.
     """
+
+    levels = LEVELS
+    stem_levels = 2
+    parts = (r"conv1_\d/.*", *(rf"stage{i}_\d+/.*" for i in range(2, 5)))
+    stage_strides = (2, 2, 2)
+    stem_stride = 4
 
     widths: tuple[int, int, int, int, int] = (24, 116, 232, 464, 1024)
     depths: tuple[int, int, int] = (4, 8, 4)
@@ -102,27 +107,9 @@ class ShuffleNetV2(nn.Module):
         super().__post_init__()
 
     @property
-    def stages(self) -> tuple[pyramid.Stage, ...]:
-        """Strides and dilations of the stages that are built."""
-        return pyramid.dilate((2, 2, 2), 4, self.output_stride)[: max(max(map(LEVELS.index, self.out_levels)) - 1, 0)]
-
-    @property
-    def channels(self) -> dict[str, int]:
-        """Channels of each returned level."""
-        return pyramid.select(dict(zip(LEVELS, (self.widths[0], *self.widths), strict=True)), self.out_levels)
-
-    @property
-    def strides(self) -> dict[str, int]:
-        """Input pixels per output pixel of each returned level; "pooled" stands for the whole canvas."""
-        every = (2, 4, *(stage.total for stage in self.stages))
-        return pyramid.select(dict(zip(LEVELS, (*every, 32), strict=False)), self.out_levels)
-
-    @property
-    def frozen_paths(self) -> tuple[str, ...]:
-        """Regular expressions, each for whole paths below this module, of the parameters that `frozen_stages` names."""
-        if not self.frozen_stages:
-            return ()
-        return (r"conv1_\d/.*", *(rf"stage{i + 2}_\d+/.*" for i in range(min(self.frozen_stages, len(self.stages)))))
+    def level_channels(self) -> tuple[int, ...]:
+        """Channels of every level, built or not."""
+        return (self.widths[0], *self.widths)
 
     @nn.compact
     def __call__(self, images: Float[Array, "b h w c"], *, train: bool) -> dict[str, Array]:
@@ -130,7 +117,7 @@ class ShuffleNetV2(nn.Module):
         running = train and not self.frozen_stages
         x = layers.Conv(self.widths[0], 3, 2, use_bias=False, name="conv1_0")(images)
         x = nn.relu(self.norm(name="conv1_1")(x, train=running))
-        x = jax.lax.stop_gradient(x) if self.frozen_stages else x
+        x = pyramid.freeze(x, self.frozen_stages > 0)
         levels = {"c1": x, "c2": (x := pool.max_pool(x, 3, 2, 1))}
         for i, stage in enumerate(self.stages):
             frozen = i < self.frozen_stages
@@ -143,7 +130,7 @@ class ShuffleNetV2(nn.Module):
                     norm=self.norm,
                     name=f"stage{i + 2}_{j}",
                 )(x, train and not frozen)
-            levels[LEVELS[i + 2]] = x = jax.lax.stop_gradient(x) if frozen else x
+            levels[LEVELS[i + 2]] = x = pyramid.freeze(x, frozen)
         if "pooled" in self.out_levels:
             x = layers.Conv(self.widths[4], 1, use_bias=False, name="conv5_0")(x)
             x = nn.relu(self.norm(name="conv5_1")(x, train=train))

@@ -155,7 +155,7 @@ class Stage(nn.Module):
         return x
 
 
-class SwinTransformer(nn.Module):
+class SwinTransformer(pyramid.Pyramid):
     """Feature levels "c2" ... "c5", the outputs of the four stages, and "pooled", the mean of the normalised "c5".
 
     Attributes:
@@ -170,6 +170,10 @@ class SwinTransformer(nn.Module):
       drop_path_rate: stochastic depth of the last block, rising linearly from 0.
       remat: recompute blocks in the backward pass.
     """
+
+    levels = LEVELS
+    stem_levels = 0
+    parts = (r"patch_embed/.*", *(rf"layers_{i}/.*" for i in range(4)))
 
     width: int = 96
     depths: tuple[int, ...] = (2, 2, 6, 2)
@@ -194,27 +198,9 @@ class SwinTransformer(nn.Module):
         super().__post_init__()
 
     @property
-    def stages(self) -> int:
-        """How many stages are built."""
-        return min(max(map(LEVELS.index, self.out_levels)) + 1, 4)
-
-    @property
-    def channels(self) -> dict[str, int]:
-        """Channels of each returned level."""
-        every = [self.width * 2**i for i in (0, 1, 2, 3, 3)]
-        return pyramid.select(dict(zip(LEVELS, every, strict=True)), self.out_levels)
-
-    @property
-    def strides(self) -> dict[str, int]:
-        """Input pixels per output pixel of each returned level; of "pooled", those of the map that it comes from."""
-        return pyramid.select(dict(zip(LEVELS, (4, 8, 16, 32, 32), strict=True)), self.out_levels)
-
-    @property
-    def frozen_paths(self) -> tuple[str, ...]:
-        """Regular expressions, each for whole paths below this module, of the parameters that `frozen_stages` names."""
-        if not self.frozen_stages:
-            return ()
-        return (r"patch_embed/.*", *(rf"layers_{i}/.*" for i in range(min(self.frozen_stages, self.stages))))
+    def level_channels(self) -> tuple[int, ...]:
+        """Channels of every level, built or not."""
+        return tuple(self.width * 2**i for i in (0, 1, 2, 3, 3))
 
     @property
     def block(self) -> type[nn.Module]:
@@ -237,7 +223,7 @@ class SwinTransformer(nn.Module):
         rates = pyramid.drop_path_rates(self.drop_path_rate, self.depths)
         x = PatchEmbed(self.width, name="patch_embed")(images)
         levels = {}
-        for i in range(self.stages):
+        for i in range(self.built):
             frozen = i < self.frozen_stages
             options = self.block_options(i)
             # The stage names these: without `parent=None` they would be children of this module.
@@ -248,8 +234,7 @@ class SwinTransformer(nn.Module):
             if self.frozen_stages and not i:
                 x = jax.lax.stop_gradient(x)
             x = Stage(merging, blocks, name=f"layers_{i}")(x, train and not frozen)
-            x = jax.lax.stop_gradient(x) if frozen else x
-            levels[LEVELS[i]] = x
+            levels[LEVELS[i]] = x = pyramid.freeze(x, frozen)
         return self.outputs(levels)
 
     @nn.nowrap

@@ -12,7 +12,7 @@ from jaxvision.analysis.split import split
 from jaxvision.classification.classifier import Classifier
 from jaxvision.classification.task import ClassificationTask
 from jaxvision.errors import SetupError
-from jaxvision.inference import Model
+from jaxvision.loading import Model
 from jaxvision.visualization.heatmap import draw_heatmap, placed
 from tests.conftest import strict
 from tests.test_inference import some_images

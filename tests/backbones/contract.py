@@ -64,26 +64,52 @@ def check_frozen(backbone, image):
     (grads, levels), free_levels = run(variables["params"])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), levels, free_levels)
     for path, gradient in flatten(grads).items():
-        named = any(re.fullmatch(pattern, path) for pattern in backbone.frozen_paths)
-        assert named == (not np.any(gradient)), path
+        assert is_frozen(backbone, path) == (not np.any(gradient)), path
+
+
+def check_frozen_stages(backbone, image):
+    """A form with frozen stages has no gradient and keeps its statistics exactly where its `frozen_paths` say."""
+    x = images(2, image)
+    variables = fill(backbone, x, train=False)
+    assert backbone.frozen_paths
+
+    @jax.jit
+    def run(params):
+        def loss(params):
+            levels, updated = backbone.apply({**variables, "params": params}, x, train=True, mutable=["batch_stats"])
+            return sum(jnp.mean(jnp.square(y)) for y in levels.values()), updated["batch_stats"]
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    grads, statistics = run(variables["params"])
+    before = flatten(variables["batch_stats"])
+    for path, gradient in flatten(grads).items():
+        assert is_frozen(backbone, path) == (not np.any(gradient)), path
+    for path, value in flatten(statistics).items():
+        assert is_frozen(backbone, path) == np.array_equal(value, before[path]), path
 
 
 def check_remat(backbone, image):
-    """Recomputed blocks give the same levels and gradients, with stochastic depth on."""
+    """Recomputed blocks give the same levels, gradients and statistics, with stochastic depth on."""
     x = images(2, image)
     variables = fill(backbone, x, train=False)
 
     def run(model):
         def loss(params):
-            levels = model.apply({**variables, "params": params}, x, train=True, rngs={"dropout": KEY})
-            return sum(jnp.mean(jnp.square(y)) for y in levels.values())
+            given, options = {**variables, "params": params}, {"rngs": {"dropout": KEY}, "mutable": ["batch_stats"]}
+            levels, updated = model.apply(given, x, train=True, **options)
+            return sum(jnp.mean(jnp.square(y)) for y in levels.values()), updated
 
-        return jax.value_and_grad(loss)
+        return jax.value_and_grad(loss, has_aux=True)
 
     both = jax.jit(lambda p: (run(backbone)(p), run(backbone.clone(remat=True))(p)))(variables["params"])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *both)
     count = [str(jax.make_jaxpr(run(backbone.clone(remat=on)))(variables["params"])).count("remat") for on in (0, 1)]
     assert count[0] == 0 < count[1]
+
+
+def is_frozen(backbone, path):
+    return any(re.fullmatch(pattern, path) for pattern in backbone.frozen_paths)
 
 
 def images(n, image):

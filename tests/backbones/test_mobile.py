@@ -1,7 +1,5 @@
 """MobileNet v2, v3 and EfficientNet: levels, options, activations and names."""
 
-import re
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,10 +17,9 @@ from jaxvision.layers.activations import activation
 from jaxvision.pretrained.keymaps import family_of
 from jaxvision.pretrained.load import save_torch_named_safetensors
 from jaxvision.trees import flatten
+from tests.backbones.contract import KEY, check_frozen_paths, check_frozen_stages, check_levels, check_remat
 from tests.backbones.fill import fill
-from tests.conftest import strict
 
-KEY = jax.random.key(0, impl="rbg")
 TINY = {"width": 0.25, "depth": 0.25}
 SMALL = MobileNetV3(form="small", **TINY)
 FORMS = {
@@ -48,17 +45,9 @@ CHANNELS = {
 @pytest.mark.parametrize("name", FORMS)
 def test_levels_have_the_channels_and_strides_that_the_properties_promise(name):
     backbone = FORMS[name]
-    x = jax.ShapeDtypeStruct((2, 64, 96, 3), jnp.float32)
-    with strict():
-        levels, variables = jax.eval_shape(lambda x: backbone.init_with_output(KEY, x, train=False), x)
-    assert list(levels) == list(backbone.channels) == list(backbone.strides)
-    for level, y in levels.items():
-        stride, channels = backbone.strides[level], backbone.channels[level]
-        assert y.shape == ((2, channels) if level == "pooled" else (2, 64 // stride, 96 // stride, channels))
+    check_levels(backbone, (64, 96, 3))
     assert tuple(backbone.channels.values()) == CHANNELS.get(name, tuple(backbone.channels.values()))
     assert max(backbone.strides.values()) <= backbone.output_stride
-    assert {v.dtype for v in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
-    assert backbone == backbone.clone() and hash(backbone) == hash(backbone.clone())
 
 
 def parts(backbone):
@@ -82,45 +71,17 @@ def test_stages_that_only_deeper_levels_need_are_not_built():
 
 
 @pytest.mark.parametrize("stages", [3, 6])
-def test_frozen_stages_pass_no_gradient_keep_their_statistics_and_are_named_by_frozen_paths(stages, unoptimized):
-    model = SMALL.clone(frozen_stages=stages, out_levels=LEVELS)
-    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 64, 64, 3), np.float32))
-    variables = fill(model, x, train=False)
-
-    @jax.jit
-    def gradients(variables):
-        def loss(params):
-            levels, updated = model.apply({**variables, "params": params}, x, train=True, mutable=["batch_stats"])
-            return sum(jnp.mean(jnp.square(y)) for y in levels.values()), updated["batch_stats"]
-
-        return jax.grad(loss, has_aux=True)(variables["params"])
-
-    grads, stats = gradients(variables)
-    trained = (*(f"blocks_{i}_" for i in range(stages, 6)), "conv_head")
-    for path, gradient in flatten(grads).items():
-        named = any(re.fullmatch(pattern, path) for pattern in model.frozen_paths)
-        assert named == (not np.any(gradient)) == (not path.startswith(trained)), path
-    before = flatten(variables["batch_stats"])
-    for path, value in flatten(stats).items():
-        assert np.array_equal(value, before[path]) == (not path.startswith(trained)), path
+def test_frozen_stages_pass_no_gradient_and_keep_their_statistics(stages, unoptimized):
+    check_frozen_stages(SMALL.clone(frozen_stages=stages, out_levels=LEVELS), (64, 64, 3))
 
 
-def test_recomputed_blocks_give_the_same_levels_and_gradients(unoptimized):
-    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 32, 32, 3), np.float32))
-    plain = SMALL.clone(out_levels=("c3",), drop_path_rate=0.5)
-    variables = fill(plain, x, train=False)
+def test_frozen_paths_name_the_stem_and_the_stages():
+    stages = ("(conv_stem|bn1)/|blocks_0_", *(f"blocks_{i}_" for i in range(1, 6)))
+    check_frozen_paths(SMALL.clone(out_levels=LEVELS), (64, 64, 3), stages)
 
-    def run(model):
-        def loss(params):
-            given, rngs = {**variables, "params": params}, {"dropout": KEY}
-            levels, updated = model.apply(given, x, train=True, mutable=["batch_stats"], rngs=rngs)
-            return jnp.mean(jnp.square(levels["c3"])), updated
 
-        return jax.value_and_grad(loss, has_aux=True)
-
-    both = jax.jit(lambda p: (run(plain)(p), run(plain.clone(remat=True))(p)))(variables["params"])
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), *both)
-    assert "remat" in str(jax.make_jaxpr(run(plain.clone(remat=True)))(variables["params"]))
+def test_recomputed_blocks_give_the_same_levels_gradients_and_statistics(unoptimized):
+    check_remat(SMALL.clone(out_levels=("c3",), drop_path_rate=0.5), (32, 32, 3))
 
 
 def test_stochastic_depth_rises_by_the_block_and_stays_below_its_rate(monkeypatch):

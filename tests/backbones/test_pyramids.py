@@ -4,7 +4,6 @@ import re
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from jaxvision.backbones import csp_darknet, darknet, hrnet, regnet, repvgg
@@ -14,10 +13,8 @@ from jaxvision.backbones.hrnet import HRNet
 from jaxvision.backbones.regnet import RegNet
 from jaxvision.backbones.repvgg import RepVGG
 from jaxvision.trees import flatten
-from tests.backbones.fill import fill
+from tests.backbones.contract import KEY, check_frozen_stages, check_levels
 from tests.conftest import strict
-
-KEY = jax.random.key(0, impl="rbg")
 
 TINY = {
     "regnet": RegNet(depth=6, w0=8, wa=8.0, wm=2.0, group_width=4, stem_width=8, squeeze=0.25),
@@ -59,14 +56,7 @@ def paths(model):
 
 @pytest.mark.parametrize("name", FORMS)
 def test_levels_have_the_channels_and_strides_that_the_properties_promise(name):
-    model = FORMS[name]
-    levels, variables = shapes(model)
-    assert list(levels) == list(model.channels) == list(model.strides)
-    for level, y in levels.items():
-        stride, channels = model.strides[level], model.channels[level]
-        assert y.shape == ((2, channels) if level == "pooled" else (2, 64 // stride, 96 // stride, channels))
-    assert {v.dtype for v in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
-    assert model == model.clone() and hash(model) == hash(model.clone())
+    check_levels(FORMS[name], (64, 96, 3))
 
 
 @pytest.mark.parametrize("name", TINY)
@@ -85,26 +75,8 @@ def test_frozen_paths_name_the_stem_and_one_more_stage_each_time(name):
 
 @pytest.mark.parametrize("name", TINY)
 def test_frozen_stages_pass_no_gradient_and_keep_their_statistics(name, unoptimized):
-    x = jnp.asarray(np.random.default_rng(0).standard_normal((2, 64, 64, 3), np.float32))
-    model = TINY[name].clone(frozen_stages=2, out_levels=("c2",) if name == "hrnet" else TINY[name].out_levels)
-    variables = fill(model, x, train=False)
-
-    @jax.jit
-    def gradients(variables):
-        def loss(params):
-            levels, updated = model.apply({**variables, "params": params}, x, train=True, mutable=["batch_stats"])
-            return sum(jnp.mean(jnp.square(y)) for y in levels.values()), updated["batch_stats"]
-
-        return jax.grad(loss, has_aux=True)(variables["params"])
-
-    grads, stats = gradients(variables)
-    for path, gradient in flatten(grads).items():
-        named = any(re.fullmatch(pattern, path) for pattern in model.frozen_paths)
-        assert named == (not np.any(gradient)), path
-    before = flatten(variables["batch_stats"])
-    for path, value in flatten(stats).items():
-        frozen = any(re.fullmatch(pattern, path) for pattern in model.frozen_paths)
-        assert frozen == np.array_equal(value, before[path]), path
+    levels = ("c2",) if name == "hrnet" else TINY[name].out_levels
+    check_frozen_stages(TINY[name].clone(frozen_stages=2, out_levels=levels), (64, 64, 3))
 
 
 @pytest.mark.parametrize("name", TINY)

@@ -8,7 +8,7 @@ from jaxvision.augment import Normalize, pipeline
 from jaxvision.backbones.resnet import ResNet
 from jaxvision.classification.classifier import Classifier
 from jaxvision.classification.task import ClassificationTask
-from jaxvision.inference import Model
+from jaxvision.loading import Model
 from tests.parity.torch_weights import load_tool, relative, to_variables
 
 pytestmark = pytest.mark.parity
