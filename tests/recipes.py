@@ -12,7 +12,9 @@ from jaxvision import config as jv_config
 from jaxvision.engine.optimizers import OptimizerBundle, make_optimizer
 from jaxvision.registry import lookup
 
-IMAGES = {"tfds_records:imagenet2012": 1_281_167, "tfds:cifar10": 50_000, "tfds:cifar100": 50_000}
+FOLDER = "image_folder:data/images"
+IMAGES = {"tfds_records:imagenet2012": 1_281_167, "tfds:cifar10": 50_000, "tfds:cifar100": 50_000, FOLDER: 12_800}
+"""Of the training part; for a folder of the user's own, any number."""
 CROP = {"name": "random_resized_crop", "scale": (0.08, 1.0), "ratio": (3 / 4, 4 / 3)}
 """With the `interpolation` of the recipe."""
 FLIP = "random_flip"
@@ -34,6 +36,7 @@ class Recipe:
       optimizer: with all that the recipe says of it.
       rates: epoch -> learning rate at its first step.
       undecayed: parameters without weight decay, by path and number of dimensions; None: all are decayed.
+      factor: of the learning rate of a parameter, by path; None: 1 for all.
       host: host transforms of training.
       augment: device transforms of training.
       sizes: sides in training, of the shorter side before the evaluation's crop, and of that crop.
@@ -50,6 +53,7 @@ class Recipe:
     optimizer: Mapping[str, Any]
     rates: Mapping[float, float]
     undecayed: Callable[[str, int], bool] | None = None
+    factor: Callable[[str], float] | None = None
     host: tuple[Any, ...] = (CROP,)
     augment: tuple[Any, ...] = (FLIP,)
     sizes: tuple[int, int | None, int] = (224, 256, 224)
@@ -70,7 +74,7 @@ def check(name: str, recipe: Recipe) -> None:
     config = jv_config.load(name)
     data, schedule = config.data, jv_config.section(config, "schedule")
     source = data.source
-    assert f"{source.name}:{source.dataset}" == recipe.data
+    assert f"{source.name}:{source.path if recipe.data == FOLDER else source.dataset}" == recipe.data
     assert config.model.name == lookup("model", recipe.model["name"]).name
     _holds(config.model, {key: value for key, value in recipe.model.items() if key != "name"})
     assert (schedule.epochs, data.batch_size, data.repeats) == (recipe.epochs, recipe.batch, recipe.repeats)
@@ -97,9 +101,10 @@ def check(name: str, recipe: Recipe) -> None:
     for epoch, rate in recipe.rates.items():
         got = float(bundle.learning_rate(round(epoch * steps)))
         assert math.isclose(got, rate, rel_tol=2e-4, abs_tol=1e-9), f"epoch {epoch}: {got}, published {rate}"
-    assert {row.learning_rate for row in bundle.table.rows} == {1.0}
     undecayed = recipe.undecayed or (lambda path, dimensions: False)
+    factor = recipe.factor or (lambda path: 1.0)
     for row in bundle.table.rows:
+        assert math.isclose(row.learning_rate, factor(row.path)), row.path
         assert row.weight_decay == (0.0 if undecayed(row.path, len(row.shape)) else 1.0), row.path
 
 

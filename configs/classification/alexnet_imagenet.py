@@ -6,5 +6,5 @@ from configs.common import imagenet
 
 def get_config(arg=""):
     config = vgg16_imagenet.get_config(arg)
-    config.model = dict(name="alexnet", num_classes=imagenet.CLASSES)
+    config.model = dict(name="alexnet", num_classes=imagenet.CLASSES, backbone=dict(dropout=0.5))
     return imagenet.complete(config)

@@ -10,7 +10,8 @@ def get_config(arg=""):
     config = imagenet.get_config(arg, train_size=176, resize=232)
     config.task = dict(name="classification", label_smoothing=0.1)
     config.model = dict(name="resnet50", num_classes=imagenet.CLASSES)
-    imagenet.augmentation(config, policy="trivial_augment", erasing=0.1, mixup=0.2, cutmix=1.0)
+    policy = dict(name="trivial_augment", interpolation="bilinear")
+    imagenet.augmentation(config, policy=policy, erasing=0.1, mixup=0.2, cutmix=1.0)
     config.data.batch_size = 1024
     config.data.repeats = 4
     config.schedule = imagenet.torchvision_sgd(

@@ -7,7 +7,8 @@ def get_config(arg=""):
     config = imagenet.get_config(arg)
     config.task = dict(name="classification", label_smoothing=0.11)
     config.model = dict(name="vit_base_patch16_224", num_classes=imagenet.CLASSES)
-    imagenet.augmentation(config, policy="torchvision/randaugment", mixup=0.2, cutmix=1.0)
+    policy = dict(name="torchvision/randaugment", interpolation="bilinear")
+    imagenet.augmentation(config, policy=policy, mixup=0.2, cutmix=1.0)
     config.data.batch_size = 4096
     config.data.repeats = 3
     config.schedule = dict(

@@ -4,7 +4,7 @@
 timm's train.py, which DeiT, Swin, ConvNeXt and "ResNet strikes back" use. What every recipe here does otherwise than
 its source: Mixup and CutMix draw one share per pair of neighbours (their programs: one per batch); the learning rate
 rises every step in the warm-up (torchvision and timm: once per epoch); the average of the weights is taken after every
-step.
+step, and begins with the first (torchvision: it is the weights themselves while the warm-up lasts).
 
 tfds:imagenet2012 is prepared by hand, see https://www.tensorflow.org/datasets/catalog/imagenet2012; a folder of
 images: `--config.data.source=image_folder:DIR`.
@@ -38,7 +38,9 @@ def get_config(
       image_size: side in pixels.
       train_size: side in training where it differs.
       resize: shorter side before the centre is cut out.
-      interpolation: of windows and of resizing: torchvision's is "bilinear", timm's recipes say "bicubic".
+      interpolation: of windows and of resizing. "bilinear": torchvision (train.py's `--interpolation`). "bicubic":
+        DeiT, ConvNeXt (`--train-interpolation`), Swin (`DATA.INTERPOLATION`) and MAE; timm's train.py draws one of the
+        two for each window if it is not told, and evaluates with the model's own, "bicubic" for most.
     """
     config = base.get_config(arg)
     config.task = "classification"
@@ -68,7 +70,8 @@ def augmentation(
     """Adds to what `get_config` gives.
 
     Args:
-      policy: host transform after the window ("trivial_augment", "autoaugment", `timm_policy(9)`).
+      policy: host transform after the window ("trivial_augment", "autoaugment", `timm_policy(9)`); torchvision's
+        presets.py gives its policies the interpolation of the window, and "nearest" is the default.
       erasing: probability that a rectangle is overwritten, after the normalisation.
       erasing_mode: torchvision writes zeros ("constant"), timm noise ("normal").
       mixup: alpha; with `cutmix` either is chosen for each pair with the same probability.
