@@ -16,7 +16,6 @@ from jaxvision import config as configs
 from jaxvision.data.build import build_source
 from jaxvision.engine.writers import read_records
 from jaxvision.visualization.canvas import new_figure, save_figure, save_picture
-from jaxvision.visualization.classification import percent
 from jaxvision.visualization.sheets import contact_sheet
 
 KINDS = {
@@ -53,21 +52,21 @@ def main(runs: Path) -> None:
         for place, one in enumerate(curves.values()):
             label = f"{KINDS[kind]} ({len(curves)} seeds)" if place == 0 else None
             axes.plot(one["epoch"], 100 * np.asarray(one["top1"]), color=f"C{number}", label=label)
-    axes.set(xlabel="epoch (50 training images)", ylabel="top-1, 179 validation images (%)", ylim=(0, 101))
+    axes.set(xlabel="epoch (25 training images)", ylabel="top-1, 179 validation images (%)", ylim=(0, 101))
     axes.legend(loc="lower right")
     save_figure(figure, FOLDER / "curves.png")
 
-    config = configs.load(str(runs / "warm0"))
+    config = configs.load(str(runs / "finetune0"))
     source = build_source(config.data, "validation")
     rows = np.linspace(0, len(source) - 1, SHOWN).astype(int)
     samples = [source.sample(int(i)) for i in rows]
     images = [sample["image"] for sample in samples]
     titles, pictures = [], []
-    for when, workdir in (("before", "resnet18_digits_pretrain"), ("after", "warm0")):
+    for when, workdir in (("before", "resnet18_digits_pretrain"), ("after", "finetune0")):
         for sample, result in zip(samples, list(jv.Inferencer(runs / workdir).iterate(images)), strict=True):
             right = result.json["class"] == source.class_names[sample["label"]]
             mark = "✓" if right else "✗"
-            titles.append(f"{when}: {mark} {result.json['class']} {percent(result.json['score'])}")
+            titles.append(f"{when}: {mark} {result.json['class']}")
             pictures.append(sample["image"])
     save_picture(contact_sheet(pictures, titles, SHOWN // 2), FOLDER / "before_after.png")
 
