@@ -35,10 +35,13 @@ class Normalize:
     Attributes:
       mean: one number, or one per channel, in units where white is 1.
       std: likewise.
+      bgr: reverses the channels first, for networks that saw images as OpenCV reads them; `mean` and `std` are those
+        of the reversed ones.
     """
 
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    bgr: bool = False
 
     def __post_init__(self):
         if not self.mean or not self.std or min(self.std) <= 0:
@@ -53,7 +56,7 @@ class Normalize:
                     f"give 1 or {image.shape[-1]}"
                 )
         mean, std = (np.asarray(values, np.float32).reshape(1, 1, -1) for values in (self.mean, self.std))
-        return {**sample, "image": (image - mean) / std}
+        return {**sample, "image": ((image[..., ::-1] if self.bgr else image) - mean) / std}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -39,7 +39,8 @@ class WeightCard:
       image_size: height and width of the network's input in evaluation.
       resize: (height, width) or length of the short side to which images are resized before the central crop.
       interpolation: of resizing: "bilinear" or "bicubic".
-      mean, std: per channel (RGB), of pixels from 0 to 1.
+      mean, std: per channel in the network's order, of pixels from 0 to 1.
+      bgr: the network takes blue, green, red.
       top1, top5: published accuracy in percent, None where it is not published.
       parameters: their number as published (OpenMMLab rounds it), None where it is not.
       recipe: address of the training recipe.
@@ -57,6 +58,7 @@ class WeightCard:
     interpolation: str = "bilinear"
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    bgr: bool = False
     top1: float | None = None
     top5: float | None = None
     parameters: int | None = None

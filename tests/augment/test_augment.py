@@ -121,6 +121,8 @@ def test_normalize_is_the_textbook_formula():
         run((Normalize((0.5,), (0.25,)),), batch)["image"], batch["image"] / 63.75 - 2, atol=1e-5
     )
     np.testing.assert_allclose(run((Normalize(),), batch)["image"], batch["image"] / 255.0, atol=1e-6)
+    reversed_channels = run((Normalize(mean, std, bgr=True),), batch)["image"]
+    np.testing.assert_allclose(reversed_channels, (batch["image"][..., ::-1] / 255.0 - mean) / std, atol=1e-5)
 
 
 def test_jitter_applies_its_factors_in_one_of_the_orders():

@@ -55,8 +55,8 @@ NAMES = {
 DATASETS = {"ImageNet-1k": "imagenet1k", "CIFAR-10": "cifar10", "CIFAR-100": "cifar100", "CUB-200-2011": "cub200"}
 DEFAULTS = {
     "dataset": "imagenet1k", "num_classes": 1000, "image_size": [224, 224], "resize": 256, "interpolation": "bilinear",
-    "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "top1": None, "top5": None, "parameters": None,
-    "recipe": "",
+    "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "bgr": False, "top1": None, "top5": None,
+    "parameters": None, "recipe": "",
 }  # fmt: skip
 
 
@@ -119,9 +119,6 @@ def openmmlab_rows(checkout):
             if model is None or registered(model) is None:
                 print(f"left out: {entry['Name']} ({model} is not built here)")
                 continue
-            if reads_bgr(config):
-                print(f"left out: {entry['Name']} (takes BGR images)")
-                continue
             yield {
                 "hash": match.group(1),
                 "source": "openmmlab",
@@ -131,6 +128,7 @@ def openmmlab_rows(checkout):
                 "dataset": DATASETS[results["Dataset"]],
                 "num_classes": config["model"].get("head", {}).get("num_classes", 1000),
                 **preprocessing(config),
+                "bgr": reads_bgr(config),
                 "top1": metrics.get("Top 1 Accuracy"),
                 "top5": metrics.get("Top 5 Accuracy"),
                 "parameters": (entry.get("Metadata") or {}).get("Parameters"),

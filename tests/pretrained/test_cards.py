@@ -9,7 +9,7 @@ import pytest
 import jaxvision as jv
 from jaxvision import registry
 from jaxvision.errors import SetupError
-from jaxvision.inference import card_config
+from jaxvision.loading import card_config
 from jaxvision.pretrained import cards, keymaps
 from jaxvision.pretrained.cards import card_of_file, find_card, labels, weight_cards
 from jaxvision.pretrained.download import cache_folder, locate
@@ -115,4 +115,6 @@ def test_every_card_names_a_registered_model_and_prepares_images_as_it_says():
         resize, crop = config.data.eval_host_transforms
         assert (resize.get("short") or tuple(resize.size)) == card.resize and crop.name == "center_crop"
         assert resize.interpolation == card.interpolation
-        assert config.data.eval_transforms[0].mean == card.mean and config.data.eval_transforms[0].std == card.std
+        normal = config.data.eval_transforms[0]
+        assert (normal.mean, normal.std, normal.bgr) == (card.mean, card.std, card.bgr)
+    assert {card.model.split("_")[0] for card in weight_cards() if card.bgr} == {"regnetx"}
