@@ -73,10 +73,12 @@ class MobileNetV3(MobileNet):
       form: "large", "small", or "rw" (timm's first large one: no shortcut in the first block, no bias in the head,
         squeezed channels that are not multiples of 8, the block's activation between them).
       minimal: 3x3 kernels, ReLU and no squeeze-and-excitation everywhere ("minimalistic" in the authors' code).
+      hidden: channels of "pooled"; None: 1024 of the small form, 1280 of the others.
     """
 
     form: str = "large"
     minimal: bool = False
+    hidden: int | None = None
 
     def __post_init__(self) -> None:
         if self.form not in ("large", "small", "rw"):
@@ -103,7 +105,7 @@ class MobileNetV3(MobileNet):
 
     @property
     def head_channels(self) -> int:
-        return 1024 if self.form == "small" else 1280
+        return self.hidden or (1024 if self.form == "small" else 1280)
 
     @nn.nowrap
     def squeezed(self, expanded: int, row: Row) -> int:

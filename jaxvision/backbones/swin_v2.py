@@ -152,7 +152,9 @@ class SwinTransformerV2(swin.SwinTransformer):
 def direction(x: Float[Array, "*batch d"]) -> Float[Array, "*batch d"]:
     """Vectors of length 1 in float32; a padded token's key is 0 and stays so, with a finite derivative."""
     x = x.astype(jnp.float32)
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(jnp.square(x), axis=-1, keepdims=True), 1e-24))
+    squares = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
+    zero = squares <= 1e-24  # keys of padding; second derivatives of the root overflow there
+    return x * jnp.where(zero, 1e12, jax.lax.rsqrt(jnp.where(zero, 1.0, squares)))
 
 
 def _drop_key_bias(value: np.ndarray) -> np.ndarray:

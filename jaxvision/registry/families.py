@@ -174,7 +174,7 @@ register_family(
         *("tf_mobilenetv3_small_100", "tf_mobilenetv3_small_minimal_100"),
         *("mobilenet_v3_large", "mobilenet_v3_small"),
     ),
-    smoke={"width": 0.25, "depth": 0.25},
+    smoke={"width": 0.25, "depth": 0.25, "hidden": 128},
     pooled=True,
     aliases={
         **{f"mobilenet-v3-{form}": f"mobilenet_v3_{form}" for form in ("large", "small")},

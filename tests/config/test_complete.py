@@ -149,7 +149,10 @@ def test_changing_a_name_in_a_derived_config_replaces_the_defaults():
             {"data__source": {"name": "digits", "split": "train"}},
             r"^data.source.split .*passed by the library; leave it out$",
         ),
-        ({"data__source": "digit_attributes:3"}, r"^data.source .*takes no argument, but ':3' was given$"),
+        (
+            {"model": {"name": "net", "width": 1, "backbone": "flatten:3"}},
+            r"^model.backbone .*takes no argument, but ':3'",
+        ),
         (
             {"model": {"name": "net", "norm": {"name": "bn", "kind": "gn"}}},
             r"^model.norm.kind .*what its name stands for",

@@ -44,7 +44,7 @@ def test_every_config_loads_builds_its_model_and_survives_json(name, arg):
         build("source", data.source, split="train", image_size=data.image_size, channels=data.channels)
         image = jax.ShapeDtypeStruct((1, *data.image_size, data.channels), "float32")
         shapes = jax.eval_shape(lambda rng, x: model.init(rng, x, train=False), jax.random.key(0), image)
-        assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) < 600_000
+        assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) < 400_000
 
 
 def test_configs_are_found_by_path_name_and_folder(tmp_path, monkeypatch):
@@ -153,7 +153,7 @@ def test_a_package_of_the_users_own_registers_a_model_and_a_task(tmp_path, monke
             model: nn.Module
             up_to: int = 10
 
-        registry.register("model", "tiny", Tiny, smoke={"width": 1})
+        registry.register("model", "own_tiny", Tiny, smoke={"width": 1})
         registry.register("task", "counting", "own_vision:Counting")
         """,
     )
@@ -166,7 +166,7 @@ def test_a_package_of_the_users_own_registers_a_model_and_a_task(tmp_path, monke
             config = base.get_config(arg)
             config.imports = ("own_vision",)
             config.task = dict(name="counting", up_to=5)
-            config.model = "tiny"
+            config.model = "own_tiny"
             config.data.source = "digits"
             config.schedule = dict(epochs=1, learning_rate="constant:0.1")
             return base.complete(config)
@@ -176,7 +176,7 @@ def test_a_package_of_the_users_own_registers_a_model_and_a_task(tmp_path, monke
     task = build("task", config.task, model=build("model", config.model), class_names=(), num_classes=10)
     assert task.up_to == 5 and task.model.width == 3 and config.imports == ("own_vision",)
     assert load("own.py:smoke").model.width == 1
-    by_override = load("lenet5_digits", [("imports", "own_vision"), ("model", "tiny"), ("model.width", "7")])
+    by_override = load("lenet5_digits", [("imports", "own_vision"), ("model", "own_tiny"), ("model.width", "7")])
     assert by_override.model.width == 7 and "drops num_classes=10" in notes(by_override)[0]
 
 

@@ -107,7 +107,7 @@ TRAINED = {
     "v2 of torchvision": (MobileNetV2(**TINY), Reference(tv_v2, "", source="torchvision")),
     "v3 large": (MobileNetV3(**TINY | {"width": 0.5}), Reference(timm_v3("large"), "", SEVEN)),
     "v3 small of torchvision": (
-        MobileNetV3(form="small", depth=0.25, norm=TENSORFLOW, out_levels=LEVELS),
+        MobileNetV3(depth=0.25, out_levels=LEVELS, **MOBILENETS_V3["mobilenet_v3_small"]),
         Reference(tv_v3, "", source="torchvision"),
     ),
     "efficientnet": (EfficientNet(**TINY), Reference(timm_efficientnet(), "", SEVEN)),

@@ -14,8 +14,13 @@ LOOPS = (1, 0, 0, 0, -1, 0, 1, 0, 2, 1)
 class DigitAttributes(Digits):
     """`digits` with the columns `ATTRIBUTES` of labels, int32 `[3]`; -1 is not known. Class names: "parity/odd"."""
 
-    def __init__(self, *, split: str, image_size: tuple[int, int], channels: int):
+    def __init__(self, *, num_examples: int | None = None, split: str, image_size: tuple[int, int], channels: int):
+        """`num_examples`: the first so many of the part; None: all."""
         super().__init__(split=split, image_size=image_size, channels=channels)
+        if num_examples is not None:
+            if not 1 <= num_examples <= len(self):
+                raise ValueError(f"digit_attributes: num_examples is {num_examples}: expected 1 to {len(self)}")
+            self._images, self._labels = self._images[:num_examples], self._labels[:num_examples]
         digits = self._labels
         self._attributes = np.stack([digits, digits % 2, np.asarray(LOOPS)[digits]], axis=1).astype(np.int32)
         self.class_names = tuple(f"{head}/{value}" for head, values in ATTRIBUTES.items() for value in values)

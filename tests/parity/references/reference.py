@@ -43,7 +43,7 @@ class Reference:
       size: side of the images.
       temper: called on the calibrated network.
       outputs: gives every level [B, C, H, W] (or [B, C]) and "logits" in place of `levels`: `outputs(model, x)`.
-      tolerance: of levels and logits in float32.
+      tolerance: of levels and logits in float32; three times the own rounding of the reference where that is more.
     """
 
     make: Callable[[], torch.nn.Module]
