@@ -15,6 +15,7 @@ from jaxvision import config as configs
 from jaxvision.checking import read_sample
 from jaxvision.data.build import build_data
 from jaxvision.data.samples import Sample
+from jaxvision.ops.masks import unpack_masks
 from jaxvision.structures import Instances
 
 PER_SHEET = 36
@@ -144,7 +145,7 @@ def _objects(targets: Instances, width: int) -> Sample:
     valid = fields.pop("valid")
     sample = {name: values[valid] for name, values in fields.items() if values is not None}
     if "masks" in sample:
-        sample["masks"] = np.unpackbits(sample["masks"], axis=-1, count=width).astype(bool)
+        sample["masks"] = unpack_masks(sample["masks"], width)
     return sample
 
 

@@ -17,6 +17,7 @@ from jaxvision.augment import warp
 from jaxvision.augment.geometry import as_float, instances_of, picture_size
 from jaxvision.augment.instances import Keep, blank, move_instances, take_rows
 from jaxvision.augment.pipeline import Sample, sample_at, stacked
+from jaxvision.ops.masks import mask_areas, mask_boxes, pack_masks
 from jaxvision.structures import Instances
 
 
@@ -59,7 +60,7 @@ class CopyPaste:
         keep = Keep(self.min_area_ratio, self.min_size)
         size = picture_size(own)
         height, width = own["image"].shape[:2]
-        frame = warp.pack(warp.inside(size, height, width))
+        frame = pack_masks(warp.inside(size, height, width))
         pasted = other["targets"]
         masks = pasted.masks & frame[None]
         pasted = move_instances(pasted, jnp.eye(3, dtype=jnp.float32), as_float(size), keep, masks, upright=True)
@@ -85,10 +86,10 @@ def _occluded(
     """The objects without the pixels of `cover`."""
     whole: Any = targets.masks
     masks = whole & ~cover[None]
-    before, after = warp.mask_areas(whole), warp.mask_areas(masks)
+    before, after = mask_areas(whole), mask_areas(masks)
     touched = after < before
     share = jnp.where(touched, after / jnp.maximum(before, 1.0), 1.0)
-    boxes = jnp.where(touched[:, None], warp.mask_boxes(masks), targets.boxes)
+    boxes = jnp.where(touched[:, None], mask_boxes(masks), targets.boxes)
     large = jnp.all(boxes[:, 2:] - boxes[:, :2] >= keep.min_size, axis=-1)
     stays = ~touched | ((share >= keep.min_area_ratio) & (after > 0) & large)
     left = dataclasses.replace(

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from jaxvision.augment.warp import mask_boxes
+from jaxvision.ops.masks import mask_boxes
 from jaxvision.structures import Instances
 
 Matrix = Float[Array, "3 3"]

@@ -27,6 +27,7 @@ from jaxvision.augment.geometry import (
 )
 from jaxvision.augment.instances import Keep, blank, largest, move_boxes, take_rows, with_masks
 from jaxvision.augment.pipeline import Sample, sample_at
+from jaxvision.ops.masks import pack_masks
 from jaxvision.structures import Instances
 
 
@@ -124,7 +125,7 @@ class Mosaic:
         moved, cut = take_rows(moved, chosen), cut[chosen]
         if targets.masks is None:
             return blank(moved), dropped
-        of_quadrant = warp.pack(quadrant[None] == np.arange(4, dtype=np.int32)[:, None, None])
+        of_quadrant = pack_masks(quadrant[None] == np.arange(4, dtype=np.int32)[:, None, None])
         merged = warp.moved_masks(
             targets.masks, lambda word: warp.nearest_of(word, at, sizes, which, 0), which.shape[1]
         )

@@ -148,28 +148,10 @@ def pixel_words(masks: UInt8[Array, "n h packed_w"]) -> UInt32[Array, "words h p
     return jnp.stack(columns, axis=-1).reshape(words, height, packed * 8)
 
 
-def pack(flags: Bool[Array, "*n w"]) -> UInt8[Array, "*n packed_w"]:
-    """Eight flags of the last axis per byte, the first in the most significant bit."""
-    return jnp.packbits(flags, axis=-1)
-
-
 def any_of(masks: UInt8[Array, "n h packed_w"], chosen: Bool[Array, " n"]) -> UInt8[Array, "h packed_w"]:
     """The union of the chosen masks."""
     picked = jnp.where(chosen[:, None, None], masks, np.uint8(0))
     return jax.lax.reduce(picked, np.uint8(0), jax.lax.bitwise_or, (0,))
-
-
-def mask_areas(masks: UInt8[Array, "n h packed_w"]) -> Float[Array, " n"]:
-    """Pixels of each mask."""
-    return jnp.sum(jax.lax.population_count(masks), axis=(1, 2), dtype=jnp.int32).astype(jnp.float32)
-
-
-def mask_boxes(masks: UInt8[Array, "n h packed_w"]) -> Float[Array, "n 4"]:
-    """The tight box of each mask; zeros where it has no pixel."""
-    rows = jnp.any(masks != 0, axis=2)
-    columns = jnp.unpackbits(jax.lax.reduce(masks, np.uint8(0), jax.lax.bitwise_or, (1,)), axis=-1) != 0
-    (top, bottom), (left, right) = (_first_and_last(flags) for flags in (rows, columns))
-    return jnp.stack([left, top, right, bottom], axis=-1).astype(jnp.float32)
 
 
 def mirror(values: Shaped[Array, "..."], axis: int, length: Array, bits: bool = False) -> Shaped[Array, "..."]:
@@ -201,14 +183,6 @@ def _reversed_bits(values: UInt8[Array, "..."]) -> UInt8[Array, "..."]:
         low, high = values & np.uint8(mask), (values >> np.uint8(by)) & np.uint8(mask)
         values = (low << np.uint8(by)) | high
     return values
-
-
-def _first_and_last(flags: Bool[Array, "n length"]) -> tuple[Int[Array, " n"], Int[Array, " n"]]:
-    """The first place that is set, and the one after the last; zeros where none is."""
-    places = jnp.arange(flags.shape[1], dtype=jnp.int32)[None]
-    last = jnp.max(jnp.where(flags, places + 1, 0), axis=1)
-    first = jnp.min(jnp.where(flags, places, flags.shape[1]), axis=1)
-    return jnp.minimum(first, last), last
 
 
 def _unpacked_word(word: UInt32[Array, "h w"]) -> UInt8[Array, "32 h packed_w"]:

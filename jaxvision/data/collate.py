@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxvision.data.maps import pack_masks
 from jaxvision.data.samples import INSTANCE_KEYS, Sample
+from jaxvision.ops.masks import pack_masks
 from jaxvision.structures import Instances
 
 GEOMETRY = ("size", "original_size", "to_original")

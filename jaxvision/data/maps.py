@@ -175,11 +175,6 @@ def read_instances(
     return classes == np.asarray(values).reshape(-1, 1, 1)
 
 
-def pack_masks(masks: Bool[np.ndarray, "n h w"]) -> UInt8[np.ndarray, "n h packed_w"]:
-    """Eight pixels of a row per byte, the first in the most significant bit."""
-    return np.packbits(masks, axis=-1)
-
-
 def _check_size(values: np.ndarray, size: tuple[int, int], path: str | os.PathLike) -> None:
     if values.shape[:2] != tuple(size):
         raise ImageError(

@@ -2,4 +2,9 @@
 
 
 def pytest_ignore_collect(collection_path, config):
-    return True if "not parity" in config.getoption("markexpr") else None
+    if "not parity" in config.getoption("markexpr"):
+        return True
+    from tests.parity import torchvision_kernels
+
+    torchvision_kernels.prepare()  # before any module imports torchvision
+    return None
