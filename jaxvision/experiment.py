@@ -27,6 +27,8 @@ from jaxvision.engine.tta import TTA, augmented
 
 DTYPES = {"float32": jnp.float32, "bf16": jnp.bfloat16}
 EVAL_BATCH_SIZE = "data.eval_batch_size (or data.batch_size)"
+EXAMPLES = 12
+"""Evaluation samples whose predictions a run draws at its end."""
 VERSIONS = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -111,6 +113,7 @@ class Experiment:
             preprocess=build_preprocess(self.config, train=False),
             dtype=self.settings.dtype,
             total_steps=self.total_steps,
+            examples=EXAMPLES,
         )
 
 

@@ -24,6 +24,9 @@ from jaxvision.data.table import Table
 
 SIDES = (32, 64, 96, 128, 160, 224)
 """Image sizes to choose from: the largest that does not enlarge the median image by more than a tenth."""
+DETECTION_SIDES = (64, 96, 128, 192, 256, 320)
+"""The same for detectors."""
+DETECTION_BATCH = 16
 MEMORY_SIDE = 32
 """Pixels of images that a source fits to one size when it reads them (IDX, npz)."""
 CIFAR_STEM_UP_TO = 64
@@ -132,7 +135,9 @@ def choose(source: Mapping[str, Any], train: Any) -> Plan:
         if train.multi_label if label is None else label.ndim == 2:
             return Plan(_several_labels(), dict(source), "map", ("Training a classifier of several labels per image.",))
         return Plan({"name": "classification"}, dict(source), "top1", ("Training a classifier.",))
-    wanted = "detection" if "boxes" in given else "segmentation"
+    if "boxes" in given:
+        return Plan({"name": "detection"}, dict(source), "ap", ("Training a detector, RetinaNet.",))
+    wanted = "segmentation"
     known = f"registered tasks: {', '.join(registry.names('task'))}"
     why = (
         f"The annotations are those of {wanted}, for which --data has no recipe ({known}).",
@@ -145,34 +150,11 @@ def choose(source: Mapping[str, Any], train: Any) -> Plan:
 def config_text(plan: Plan, report: Report, train: Any, *, note: str = "") -> str:
     """A config file, as text."""
     images = [part.images for part in report.parts]
-    side, pixels = image_side(report.parts[0].sizes), measure_pixels(train)
-    epochs = next((epochs for most, epochs in EPOCHS if images[0] <= most), FEWEST_EPOCHS)
-    data = {
-        "source": plan.source,
-        "batch_size": batch_size(images[0], side),
-        "image_size": (side, side),
-        "channels": pixels.channels,
-        **_augmentation(isinstance(train, Table), pixels.channels, side),
-        "eval_transforms": ({"name": "normalize", "mean": pixels.mean, "std": pixels.std},),
-    }
-    stem = {"backbone": {"stem": "cifar"}} if side <= CIFAR_STEM_UP_TO else {}
-    model = {"name": "resnet18", "num_classes": len(report.class_names), **stem}
-    schedule = {
-        "epochs": epochs,
-        "optimizer": {"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4},
-        "learning_rate": {"name": "cosine", "value": 0.1},
-        "base_batch_size": 128,
-        "warmup": 1.0,
-    }
-    flipped = "random_flip" in data["augment"]
-    comments = {
-        "image_size": "height, width; images are resized to it",
-        **({"augment": "delete random_flip where left and right differ: text, digits, road signs"} if flipped else {}),
-        "eval_transforms": f"mean and standard deviation of {min(MEASURED, images[0])} training images",
-        "base_batch_size": "of the learning rate, which follows data.batch_size",
-    }
+    detector = plan.task["name"] == "detection"
+    chosen = (_detector if detector else _classifier)(plan, report, train)
+    what = "detector" if detector else "classifier"
     lines = [
-        f'"""A classifier for {images[0]:,} training and {images[1]:,} validation images.',
+        f'"""A {what} for {images[0]:,} training and {images[1]:,} validation images.',
         "",
         "Written by `--data` as a start: edit it, and run it again with `--config`. Nothing overwrites it.",
         '"""',
@@ -187,9 +169,7 @@ def config_text(plan: Plan, report: Report, train: Any, *, note: str = "") -> st
         'def get_config(arg=""):',
         "    config = base.get_config(arg)",
         f"    config.task = {_python(plan.task if len(plan.task) > 1 else plan.task['name'])}",
-        f"    config.model = {_python(model)}",
-        *_assigned("data", data, comments),
-        *_assigned("schedule", schedule, comments),
+        *chosen,
         f'    config.checkpoint.best_metric = "{plan.metric}"',
         "    config.log.every_steps = 10",
         "    return base.complete(config)",
@@ -197,13 +177,111 @@ def config_text(plan: Plan, report: Report, train: Any, *, note: str = "") -> st
     return "\n".join(lines) + "\n"
 
 
-def image_side(sizes: np.ndarray) -> int:
+def _classifier(plan: Plan, report: Report, train: Any) -> list[str]:
+    """Model, data and schedule: a ResNet-18 from scratch."""
+    images = report.parts[0].images
+    side, pixels = image_side(report.parts[0].sizes), measure_pixels(train)
+    augmentation = _augmentation(isinstance(train, Table), pixels.channels, side)
+    data = _data(plan, side, pixels, batch_size(images, side), augmentation)
+    stem = {"backbone": {"stem": "cifar"}} if side <= CIFAR_STEM_UP_TO else {}
+    model = {"name": "resnet18", "num_classes": len(report.class_names), **stem}
+    schedule = {
+        "epochs": epochs_for(images),
+        "optimizer": {"name": "sgd", "momentum": 0.9, "weight_decay": 5e-4},
+        "learning_rate": {"name": "cosine", "value": 0.1},
+        "base_batch_size": 128,
+        "warmup": 1.0,
+    }
+    return [
+        f"    config.model = {_python(model)}",
+        *_assigned("data", data, _comments(data, images)),
+        *_assigned("schedule", schedule, {"base_batch_size": "of the learning rate, which follows data.batch_size"}),
+    ]
+
+
+def _detector(plan: Plan, report: Report, train: Any) -> list[str]:
+    """Model, data and schedule: RetinaNet with a ResNet-18 from scratch; anchors begin at the smaller objects."""
+    images = report.parts[0].images
+    side, pixels = image_side(report.parts[0].sizes, DETECTION_SIDES), measure_pixels(train)
+    flip = () if pixels.channels == 1 else ("random_flip",)
+    how = {"host_transforms": ("letterbox",), "eval_host_transforms": ("letterbox",), "augment": flip}
+    data = _data(plan, side, pixels, min(DETECTION_BATCH, batch_size(images, side)), how)
+    scale = anchor_scale(train, side)
+    model = {
+        "name": "retinanet",
+        "num_classes": len(report.class_names),
+        "backbone": "resnet18",
+        "neck": {"channels": 128},
+        "anchors": {"scales": tuple(round(scale * 2 ** (i / 3), 2) for i in range(3))},
+    }
+    schedule = {
+        "epochs": epochs_for(images),
+        "optimizer": {"name": "adamw", "weight_decay": 0.05},
+        "learning_rate": {"name": "cosine", "value": 1e-3},
+        "base_batch_size": DETECTION_BATCH,
+        "warmup": 1.0,
+        "clip_norm": 5.0,
+    }
+    comments = _comments(data, images) | {"host_transforms": "the whole image, with plain borders beside it"}
+    return [
+        "    # anchors.scales: sides of square ones over the stride, 8 pixels at the finest level, 16 at the next, ...",
+        f"    config.model = {_python(model, 4, len('config.model = '))}",
+        '    # weights of ImageNet, where they can be had: config.pretrained = dict(backbone="torchvision:resnet18")',
+        *_assigned("data", data, comments),
+        *_assigned("schedule", schedule, {"base_batch_size": "of the learning rate, which follows data.batch_size"}),
+    ]
+
+
+def _data(plan: Plan, side: int, pixels: Pixels, batch: int, how: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "source": plan.source,
+        "batch_size": batch,
+        "image_size": (side, side),
+        "channels": pixels.channels,
+        **how,
+        "eval_transforms": ({"name": "normalize", "mean": pixels.mean, "std": pixels.std},),
+    }
+
+
+def _comments(data: Mapping[str, Any], images: int) -> dict[str, str]:
+    flipped = "random_flip" in data["augment"]
+    return {
+        "image_size": "height, width; images are resized to it",
+        **({"augment": "delete random_flip where left and right differ: text, digits, road signs"} if flipped else {}),
+        "eval_transforms": f"mean and standard deviation of {min(MEASURED, images)} training images",
+    }
+
+
+def epochs_for(images: int) -> int:
+    """By the number of training images, see `EPOCHS`."""
+    return next((epochs for most, epochs in EPOCHS if images <= most), FEWEST_EPOCHS)
+
+
+def anchor_scale(train: Any, side: int) -> float:
+    """Side of the smallest anchors over the finest stride, 8: that of the smaller tenth of some objects, 1 to 4.
+
+    Args:
+      side: of the canvas, to which images are fitted.
+    """
+    sides: list[float] = []
+    for row in spread(len(train), MEASURED):
+        try:
+            sample = read_sample(train, int(row))
+        except ImageError:
+            continue
+        boxes = np.asarray(sample["boxes"], np.float64).reshape(-1, 4)
+        scale = side / max(sample["image"].shape[:2])
+        sides += (np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)) * scale).tolist()
+    return float(np.clip(np.quantile(sides, 0.1) / 8, 1, 4)) if sides else 4.0
+
+
+def image_side(sizes: np.ndarray, sides: Sequence[int] = SIDES) -> int:
     """The side of the network's images for files of these heights and widths (zeros where unknown)."""
     known = sizes[(sizes > 0).all(axis=1)]
     if not len(known):
-        return SIDES[-1]
+        return sides[-1]
     middle = float(np.median(known.min(axis=1)))
-    return max((side for side in SIDES if side <= 1.1 * middle), default=SIDES[0])
+    return max((side for side in sides if side <= 1.1 * middle), default=sides[0])
 
 
 def batch_size(images: int, side: int) -> int:

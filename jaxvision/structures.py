@@ -35,3 +35,26 @@ class Instances:
     masks: UInt8[Array, "*b n h packed_w"] | None = None
     keypoints: Float[Array, "*b n k 3"] | None = None
     rotated_boxes: Float[Array, "*b n 5"] | None = None
+
+
+@flax.struct.dataclass
+class Detections:
+    """What a detector says about an image, or about each image of a batch (a leading axis more), best first.
+
+    Rows that are not `valid` are padding: zeros, with the score 0.
+
+    Attributes:
+      boxes: left, top, right, bottom in pixels: of the canvas as a model predicts them, of the original image as a
+        task does.
+      scores: 0..1.
+      labels: 0-based classes.
+      valid: which rows are detections.
+      masks: probabilities within each box, of RoI size: `ops.paste_masks` puts them on a canvas. None without a head
+        for them.
+    """
+
+    boxes: Float[Array, "*b n 4"]
+    scores: Float[Array, "*b n"]
+    labels: Int[Array, "*b n"]
+    valid: Bool[Array, "*b n"]
+    masks: Float[Array, "*b n h w"] | None = None

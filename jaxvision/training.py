@@ -2,14 +2,15 @@
 
 config.json   the resolved config           checkpoints/   newest and best states
 meta.json     classes, versions, devices    tensorboard/   the same numbers for TensorBoard
-metrics.jsonl one record per line           *.png          curves and pictures of the last evaluation
+metrics.jsonl one record per line           *.png          curves, and pictures of the last evaluation: some of its
+                                                           predictions, drawn beside the truth, are `predictions.png`
 """
 
 import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from etils import epath
 
 from jaxvision import config as configs
 from jaxvision import errors, experiment, trees
+from jaxvision.checking import read_sample
 from jaxvision.data.check import check
+from jaxvision.data.images import ImageError
 from jaxvision.data.prefetch import Prefetch, prefetch
 from jaxvision.engine import distributed
 from jaxvision.engine.checkpoints import Checkpoints
@@ -33,12 +36,13 @@ from jaxvision.engine.report import report_step
 from jaxvision.engine.state import TrainState
 from jaxvision.engine.writers import ConsoleWriter, JsonlWriter, TensorBoardWriter, Writers, read_records
 from jaxvision.experiment import Experiment
-from jaxvision.inference import find_weights, fit_variables
+from jaxvision.loading import find_weights, fit_variables
 from jaxvision.pretrained.cards import card_of_file
 from jaxvision.pretrained.keymaps import family_of
 from jaxvision.pretrained.load import Pretrained, match, unbuilt_variables
 from jaxvision.registry import hint
 
+EXAMPLES_FILE = "predictions.png"
 SHORT_TABLE = 20
 """Parameters that are listed on the console; longer tables are in `parameters.txt`, their groups on the console."""
 
@@ -67,8 +71,8 @@ class Room:
         meta |= {"pretrained": _origins(self.run.config.pretrained)}
         (self.workdir / "meta.json").write_text(json.dumps(meta, indent=2) + "\n")
 
-    def write_pictures(self, results: Mapping[str, Any]) -> None:
-        """The curves so far and the task's pictures of these results."""
+    def write_pictures(self, results: Mapping[str, Any], examples: Sequence[tuple[int, Any]]) -> None:
+        """The curves so far, the task's pictures of these results, and those of single predictions."""
         if not self.main:
             return
         from jaxvision.visualization.curves import plot_curves  # matplotlib takes most of a second, and only at the end
@@ -76,6 +80,7 @@ class Room:
         plot_curves(read_records(self.workdir / "metrics.jsonl"), self.workdir / "curves.png")
         for name, write in self.run.task.plots(results).items():
             write(self.workdir / name)
+        write_examples(self.run, examples, self.workdir / EXAMPLES_FILE)
 
     def say_next(self) -> None:
         """Which commands come next."""
@@ -154,7 +159,7 @@ def evaluate(config: Any, workdir: epath.PathLike, checkpoint: str | None = None
     Args:
       config: completed config.
       workdir: of the run whose newest checkpoint is taken; pictures and `evaluation.json` go there.
-      checkpoint: a step, "best", or a path (see `inference.load_model`); None for the newest.
+      checkpoint: a step, "best", or a path (see `loading.load_model`); None for the newest.
 
     Returns:
       {name: float or array} of all metrics.
@@ -169,7 +174,8 @@ def evaluate(config: Any, workdir: epath.PathLike, checkpoint: str | None = None
     variables = run.parallel.create(lambda tree: tree, variables)
     progress.say(f"evaluating {origin} on {run.data.evaluation.num_examples:,} samples")
     with progress:
-        results = _evaluate(run, run.evaluator(), variables, on_batch=lambda count: progress.update(count))
+        evaluator = run.evaluator()
+        results = _evaluate(run, evaluator, variables, on_batch=lambda count: progress.update(count))
     for line in run.task.summary(results):
         progress.say(line)
     if main:
@@ -177,7 +183,31 @@ def evaluate(config: Any, workdir: epath.PathLike, checkpoint: str | None = None
         (workdir / "evaluation.json").write_text(json.dumps({"weights": origin, **scalar_values(results)}, indent=2))
         for name, write in run.task.plots(results).items():
             write(workdir / name)
+        write_examples(run, evaluator.examples, workdir / EXAMPLES_FILE)
     return results
+
+
+def write_examples(run: Experiment, examples: Sequence[tuple[int, Any]], path: epath.Path) -> None:
+    """One picture of predictions for evaluation samples, each drawn by the task beside its truth.
+
+    Args:
+      examples: (index, prediction), see `Evaluator.examples`.
+    """
+    from jaxvision.visualization.canvas import save_picture
+    from jaxvision.visualization.sheets import contact_sheet
+
+    pictures, titles = [], []
+    for index, prediction in sorted(examples, key=lambda example: example[0]):
+        try:
+            sample = read_sample(run.data.evaluation.source, index)
+            pictures.append(run.task.draw(sample, prediction))
+        except ImageError:
+            continue  # the loader has reported it
+        except NotImplementedError:  # a task of a user's own need not draw
+            return
+        titles.append(str(sample.get("file", f"sample {index}")).rpartition("/")[2])
+    if pictures:
+        save_picture(contact_sheet(pictures, titles), path)
 
 
 def _initial_state(run: Experiment, progress: Progress) -> TrainState:
@@ -326,7 +356,7 @@ def _hooks(room: Room, checkpoints: Checkpoints, writers: Writers, batches: Pref
     def finish(step: int, state: TrainState, reason: str | None) -> None:
         checkpoints.wait()
         writers.flush()
-        _conclude(room, step, reason, evaluation.last)
+        _conclude(room, step, reason, evaluation.last, evaluator.examples)
 
     log = Log(
         write=write,
@@ -353,7 +383,13 @@ def _hooks(room: Room, checkpoints: Checkpoints, writers: Writers, batches: Pref
     )
 
 
-def _conclude(room: Room, step: int, reason: str | None, last: tuple[int, dict[str, Any]] | None) -> None:
+def _conclude(
+    room: Room,
+    step: int,
+    reason: str | None,
+    last: tuple[int, dict[str, Any]] | None,
+    examples: Sequence[tuple[int, Any]],
+) -> None:
     """Says what the run reached and what comes next."""
     say = room.progress.say
     room.progress.close()
@@ -363,7 +399,7 @@ def _conclude(room: Room, step: int, reason: str | None, last: tuple[int, dict[s
         say("The same command resumes from here.")
         return
     if last is not None:
-        room.write_pictures(last[1])
+        room.write_pictures(last[1], examples)
         for line in room.run.task.summary(last[1]):
             say(line)
         say(f"pictures, curves, checkpoints and metrics are in {room.workdir}")

@@ -155,14 +155,47 @@ def test_presence_needs_annotations_that_say_it(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_boxes_without_a_detector_are_learned_as_presence_and_this_is_said(tmp_path, mode):
+def test_boxes_get_a_detector_whose_anchors_begin_at_the_smaller_objects(tmp_path, mode):
     data = table(tmp_path / "a", mode=mode, **BOXES)
+    plan = starter.choose({"name": "toy", "path": "x"}, data)
+    assert plan.task == {"name": "detection"} and plan.metric == "ap"
+    text = starter.config_text(plan, check(data, data, full=False), data, note="a folder of boxes")
+    assert text.startswith('"""A detector for 6 training and 6 validation images') and "# a folder of boxes" in text
+    path = tmp_path / "own.py"
+    path.write_text(text.replace('dict(name="toy", path="x")', '"digit_scenes"'), encoding="utf-8")
+    config = configs.load(str(path))
+    assert config.task.name == "detection" and config.model.name == "retinanet" and config.model.num_classes == 3
+    # Boxes of 8 x 7 pixels in images of 100, on a canvas of 96: anchors of 7 pixels would be less than a cell.
+    assert config.model.anchors.scales == (1.0, 1.26, 1.59)
+    assert config.data.image_size == (96, 96) and config.data.host_transforms[0]["name"] == "letterbox"
+    channels = 3 if mode == "RGB" else 1
+    assert config.data.channels == channels and len(config.data.eval_transforms[0]["mean"]) == channels
+    mirrored = [transform["name"] for transform in config.data.augment] == ["random_flip"]
+    assert mirrored == (mode == "RGB") and config.checkpoint.best_metric == "ap"
+
+
+def test_anchors_of_large_objects_are_the_usual_ones(tmp_path):
+    large = {**BOXES, "boxes": Ragged.of([[(1, 2, 90, 85)], [], [(1, 2, 70, 60)] * 3, [], [], []], np.float32, (4,))}
+    assert starter.anchor_scale(table(tmp_path / "a", **large), 96) == 4.0
+    nothing = Ragged.of([[]] * 6, np.float32, (4,)), Ragged.of([[]] * 6, np.int32)
+    bare = table(tmp_path / "b", boxes=nothing[0], labels=nothing[1])
+    assert starter.anchor_scale(bare, 96) == 4.0
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_maps_without_a_segmenter_are_learned_as_presence_and_this_is_said(tmp_path, mode):
+    data = table(tmp_path / "a", mode=mode)
+    maps = []
+    for i in range(6):
+        maps.append(str(tmp_path / f"{i}.png"))
+        Image.fromarray(np.full((90, 100), i % 3, np.uint8)).save(maps[-1])
+    data = dataclasses.replace(data, columns={**data.columns, "semantic_file": np.array(maps, object)})
     plan = starter.choose({"name": "presence_toy", "path": "x"}, data)
     said = " ".join(plan.why)
-    assert "those of detection" in said and "WHICH classes an image holds, not where" in said
+    assert "those of segmentation" in said and "WHICH classes an image holds, not where" in said
     report = check(data, data, full=False)
-    text = starter.config_text(plan, report, data, note="a folder of boxes")
-    assert "# a folder of boxes" in text and "WHICH classes" in text
+    text = starter.config_text(plan, report, data, note="a folder of maps")
+    assert "# a folder of maps" in text and "WHICH classes" in text
     path = tmp_path / "own.py"
     path.write_text(text.replace('dict(name="presence_toy", path="x")', '"synthetic"'), encoding="utf-8")
     config = configs.load(str(path))
@@ -179,5 +212,6 @@ def test_boxes_without_a_detector_are_learned_as_presence_and_this_is_said(tmp_p
 
 def test_every_registered_task_has_a_recipe_here():
     # A direction that registers a task adds its recipe to `starter.choose`.
-    asks_for_more = {"distillation", "multi_task_classification"}  # a teacher; a table with several columns
-    assert set(registry.names("task")) <= {"classification", *asks_for_more}
+    # A teacher; a table with several columns; masks beside boxes.
+    asks_for_more = {"distillation", "multi_task_classification", "instance_segmentation"}
+    assert set(registry.names("task")) <= {"classification", "detection", *asks_for_more}

@@ -14,7 +14,7 @@ from jaxvision import config as configs
 from jaxvision import experiment, training
 from jaxvision.engine.writers import read_records
 from jaxvision.errors import SetupError
-from jaxvision.inference import find_weights, fit_variables, save_weights
+from jaxvision.loading import find_weights, fit_variables, save_weights
 from jaxvision.pretrained.load import save_torch_named_safetensors
 from jaxvision.pretrained.safetensors import load_safetensors
 from jaxvision.trees import flatten

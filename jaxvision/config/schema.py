@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxvision import registry
 from jaxvision.config import types
-from jaxvision.config.node import ConfigError, Origin, to_tree
+from jaxvision.config.node import ConfigError, Many, Origin, to_tree
 
 REQUIRED = dataclasses.MISSING
 
@@ -92,7 +92,12 @@ def default_tree(field: Field, owner: str) -> Any:
     if slot is not None and not isinstance(default, (str, Mapping)) and default is not None:
         return _named(default, slot.value, origin, owner, field.name)
     if struct is not None and isinstance(default, struct.value):
-        return to_tree({f.name: getattr(default, f.name) for f in dataclasses.fields(default)}, origin)
+        inner = section(struct.value).fields.values()
+        own = (dataclasses.replace(f, default=getattr(default, f.name)) for f in inner)
+        return {f.name: default_tree(f, owner) for f in own}
+    element = field.type.element
+    if element is not None and element.find("struct") and isinstance(default, tuple) and default:
+        return Many(tuple(default_tree(Field(field.name, element, item), owner) for item in default), origin)
     return to_tree(default, origin)
 
 

@@ -7,6 +7,9 @@ from jaxvision.config.node import COMMAND_LINE, SMOKE, Leaf, Many, Origin, Tree,
 
 BATCH_SIZE = 16  # two images, so that batch norm has a variance, for each of the eight devices that tests simulate
 LARGEST_IMAGE = 64  # for which the tiny form of every family is made
+SCENES = {"detection": ("boxes",), "instance_segmentation": ("boxes", "masks")}
+"""Task -> annotations of the scenes that it takes in place of a data set; tasks that are not here learn labels."""
+SCENE_CLASSES = 10
 SMALLEST_IMAGE = 16  # below, the synthetic source cannot tell ten classes apart
 LARGEST_NUM_CLASSES = 100  # nor more than some two hundred at the largest
 
@@ -26,6 +29,10 @@ def smoke(tree: Tree) -> Tree:
     data = _put(data, origin, batch_size=BATCH_SIZE, eval_batch_size=None, image_size=size)
     data = _put(data, origin, buckets=tuple(dict.fromkeys(buckets)), repeats=min(data["repeats"].plain, 2))
     source = _slot("source", data["source"], origin)
+    if (annotations := SCENES.get(task["name"].plain)) is not None and source["name"].plain == "synthetic":
+        scenes = {"name": Leaf("digit_scenes", origin), "annotations": Leaf(annotations, origin)}
+        source = _slot("source", scenes, origin)
+        model = _put(model, origin, num_classes=SCENE_CLASSES)
     if source["name"].plain == "synthetic":
         multi_label = task.get("multi_label")
         like = {"num_classes": min(num_classes, LARGEST_NUM_CLASSES)} if isinstance(num_classes, int) else {}

@@ -1,5 +1,6 @@
 """Evaluation: one mapped step per batch, sums added exactly on the host, every sample counted once."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -26,6 +27,10 @@ class Evaluator:
       preprocess: device transforms of evaluation.
       dtype: compute dtype of the precision policy.
       total_steps: length of the run, for `ctx`.
+      examples: number of samples whose predictions are kept, for pictures.
+
+    Attributes:
+      examples: (index, prediction without the batch's axis) of the first samples of the last call, as numpy arrays.
     """
 
     def __init__(
@@ -36,8 +41,11 @@ class Evaluator:
         preprocess: Preprocess | None = None,
         dtype: Any = jnp.float32,
         total_steps: int = 1,
+        examples: int = 0,
     ) -> None:
         metrics = task.metrics()
+        self.examples: list[tuple[int, PyTree]] = []
+        self._wanted = examples
         self.parallel = parallel
         self.device_metrics = {name: metric for name, metric in metrics.items() if isinstance(metric, Metric)}
         self.host_metrics = {name: metric for name, metric in metrics.items() if isinstance(metric, HostMetric)}
@@ -53,15 +61,15 @@ class Evaluator:
         self._step = parallel.map(
             self._make_step(task, **settings),
             inputs=(SHARED, SPLIT, SPLIT, SHARED),
-            outputs=(SHARED, SPLIT, SPLIT),
+            outputs=(SHARED, SPLIT, SPLIT, SPLIT),
         )
 
     def _make_step(
         self, task: Task, *, preprocess: Preprocess | None, dtype: Any, total_steps: int
-    ) -> Callable[..., tuple[PyTree, PyTree, PyTree]]:
+    ) -> Callable[..., tuple[PyTree, PyTree, PyTree, PyTree]]:
         axis_name = self.parallel.axis_name
 
-        def step(variables: PyTree, batch: Batch, carry: PyTree, key: jax.Array) -> tuple[PyTree, PyTree, PyTree]:
+        def step(variables: PyTree, batch: Batch, carry: PyTree, key: jax.Array) -> tuple[PyTree, ...]:
             batch = _prepared(batch, key, preprocess)
             ctx = Context(total_steps=total_steps, axis_name=axis_name, dtype=dtype)
             predictions, carry = task.predict(variables, batch, ctx, carry)
@@ -69,7 +77,13 @@ class Evaluator:
             rows = {name: metric.select(predictions, batch) for name, metric in self.host_metrics.items()}
             if rows:
                 rows = {"index": batch["index"], "valid": batch["valid"], "metrics": rows}
-            return sums, rows, carry
+            shown = {}
+            if self._wanted:
+                everything = {"index": batch["index"], "valid": batch["valid"], "predictions": predictions}
+                # Under plain jit these are rows of the global batch, which must split evenly over the devices.
+                rows_kept = math.ceil(self._wanted / self.parallel.shares) * self.parallel.shares
+                shown = jax.tree.map(lambda x: x[:rows_kept], everything)
+            return sums, rows, carry, shown
 
         return step
 
@@ -94,13 +108,16 @@ class Evaluator:
         totals: PyTree = None
         rows: list[PyTree] = []
         carry: PyTree = None
+        self.examples = []
         for count, batch in enumerate(batches, 1):
             if count == 1:
                 (carry,) = self._init_carry(batch, key)
-            sums, selected, carry = self._step(variables, batch, carry, key)
+            sums, selected, carry, shown = self._step(variables, batch, carry, key)
+            if len(self.examples) < self._wanted:
+                self._keep(self.parallel.gather(shown))
             waiting.append(sums)
             if selected:
-                rows.append(self.parallel.gather(selected))
+                rows.append(self._condensed(self.parallel.gather(selected)))
             if len(waiting) == FLUSH_EVERY:
                 totals, waiting = _add(totals, waiting), []
             on_batch(count)
@@ -115,6 +132,22 @@ class Evaluator:
             for name, host_metric in self.host_metrics.items():
                 _extend(results, host_metric.compute_all(table[name]), name)
         return results
+
+    def _condensed(self, rows: PyTree) -> PyTree:
+        """Gathered rows of a batch, made small by the metrics that can."""
+        metrics = dict(rows["metrics"])
+        for name, metric in self.host_metrics.items():
+            if hasattr(metric, "condense"):
+                metrics[name] = metric.condense(metrics[name])
+        return {**rows, "metrics": metrics}
+
+    def _keep(self, shown: PyTree) -> None:
+        """Adds predictions of a batch, gathered from all devices, to the examples."""
+        known = {index for index, _ in self.examples}
+        for row in np.flatnonzero(shown["valid"]):
+            index = int(shown["index"][row])
+            if index not in known and len(self.examples) < self._wanted:
+                self.examples.append((index, jax.tree.map(lambda x, row=row: x[row], shown["predictions"])))
 
 
 def _prepared(batch: Batch, key: jax.Array, preprocess: Preprocess | None) -> Batch:

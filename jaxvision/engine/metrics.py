@@ -29,6 +29,8 @@ class HostMetric(Protocol):
     """A metric that a host tool or a whole ranking defines (COCO AP, mAP).
 
     The engine gathers what `select` keeps of every process, drops padding and repeated `index`, and computes once.
+    A metric whose rows are too large to wait for the end also has `condense(rows) -> rows`, which the host calls for
+    the gathered rows of each batch; its arrays may hold objects.
     """
 
     def select(self, predictions: PyTree, batch: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from jaxvision.layers.attention import SelfAttention, attend
 from jaxvision.layers.conv import Conv, Dense
 from jaxvision.layers.conv_norm import ConvNorm
+from jaxvision.layers.conv_transpose import ConvTranspose
 from jaxvision.layers.drop_path import DropPath, drop_path
 from jaxvision.layers.flat_dense import FlatDense
 from jaxvision.layers.mlp import GatedMlp, LayerScale, Mlp, gelu
@@ -14,6 +15,7 @@ __all__ = [
     "BatchNorm",
     "Conv",
     "ConvNorm",
+    "ConvTranspose",
     "Dense",
     "DropPath",
     "FlatDense",

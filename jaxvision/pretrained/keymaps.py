@@ -13,6 +13,8 @@ The convention for a family, at the end of its file under `jaxvision/backbones/`
     IGNORED = (r"^aux_head\\.",)          # optional: names of the reference that the family does without
     FRESH = (r"/norm[0-2]/",)            # optional: our variables that published classifiers have not: where a file
                                          # without them fills a backbone, they start fresh, and a line says so
+    HEAD = r"/cls_logits/"               # optional: our variables that depend on the number of classes, where they are
+                                         # fewer than all of the model's `head`
     INPUT = (32, 32, 1)                  # optional: smallest usual image [h, w, c]; default (224, 224, 3)
     def resize(name, value, shape): ...  # optional: a value of another image size -> `shape`, or None; also as a
                                          # method of the model, which then wins
@@ -79,7 +81,10 @@ class Part:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Family:
-    """What a family's file says about published weights: see the top of this file."""
+    """What a family's file says about published weights: see the top of this file.
+
+    Classifiers are called `head`, or `head_...` where a model has several.
+    """
 
     name: str
     keys: Mapping[str, Rules]
@@ -87,6 +92,7 @@ class Family:
     input: tuple[int, int, int]
     resize: Resize | None
     fresh: tuple[str, ...] = ()
+    head: str = r"^[a-z_]+/head(_\w+)?/"
 
 
 def family_of(model: Any) -> Family:
@@ -102,6 +108,7 @@ def family_of(model: Any) -> Family:
         getattr(module, "INPUT", (224, 224, 3)),
         getattr(parts[-1], "resize", getattr(module, "resize", None)),
         tuple(getattr(module, "FRESH", ())),
+        **({"head": module.HEAD} if hasattr(module, "HEAD") else {}),
     )
 
 
@@ -151,6 +158,11 @@ def reference_parts(name: str, rules: Rules) -> tuple[Part, ...]:
 def to_our_layout(name: str, value: np.ndarray) -> np.ndarray:
     """A view of a reference's array in our layout: [out, in, *space] -> [*space, in, out] for kernels."""
     return value.transpose(*range(2, value.ndim), 1, 0) if _is_kernel(name) and value.ndim > 1 else value
+
+
+def to_our_form(name: str, value: np.ndarray, rules: Rules) -> np.ndarray:
+    """A reference's array in our layout, after the rules of values."""
+    return _read(name, value if rules is OWN else to_our_layout(name, value), rules)
 
 
 def to_reference_layout(name: str, value: np.ndarray) -> np.ndarray:

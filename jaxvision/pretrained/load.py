@@ -28,8 +28,6 @@ from jaxvision.trees import flatten, nest
 
 PyTree = Any
 Say = Callable[[str], None]
-_HEAD = re.compile(r"[a-z_]+/head(_\w+)?/")
-"""Classifiers are called `head`, or `head_...` where a model has several."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -105,6 +103,8 @@ def load_pretrained(
         unbuilt = unbuilt_variables(model, images)
         wanted, parts = {name.replace("/", "/backbone/", 1): leaf for name, leaf in wanted.items()}, ("backbone",)
     new_head = num_classes is not None
+    if source is not None:
+        _check_numbers(name, source.partition("/")[0])
     found = match(file, card, wanted, family, source, parts=parts, unbuilt=unbuilt, new_head=new_head, what=path)
     for note in found.notes[1:]:
         _log(note)
@@ -174,7 +174,7 @@ def match(
     fresh: tuple[str, ...] = ()
     notes = [f"{what}: {file}, names of {source}"]
     if parts is None:
-        fresh, replaced, note = _classifier(state_dict, wanted, rules, new_head)
+        fresh, replaced, note = _classifier(state_dict, wanted, rules, new_head, family.head)
         if note:
             notes.append(f"{what}: {note}")
             state_dict = {name: value for name, value in state_dict.items() if name not in replaced}
@@ -322,23 +322,24 @@ def _root(name: str) -> str:
 
 
 def _classifier(
-    state_dict: Mapping[str, np.ndarray], wanted: Mapping[str, Any], rules: keymaps.Rules, new_head: bool
+    state_dict: Mapping[str, np.ndarray], wanted: Mapping[str, Any], rules: keymaps.Rules, new_head: bool, head: str
 ) -> tuple[tuple[str, ...], set[str], str]:
     """Names of the classifier where the file has another number of classes; the file's names for it; and a note."""
-    heads = {name: keymaps.reference_names(name, rules) for name in wanted if _HEAD.match(name)}
+    heads = {name: keymaps.reference_names(name, rules) for name in wanted if re.search(head, name)}
     references = {reference for names in heads.values() for reference in names}
     if new_head and heads and not references & set(state_dict):
         return tuple(heads), set(), "the file has no classifier: a new one takes its place"
+    different = []
     for name, names in heads.items():
         for value in (state_dict[reference] for reference in names if reference in state_dict):
-            own = value if rules is keymaps.OWN else keymaps.to_our_layout(name, value)
-            shape = tuple(wanted[name].shape)
+            own, shape = keymaps.to_our_form(name, value, rules), tuple(wanted[name].shape)
             if own.ndim == len(shape) and own.shape[-1] != shape[-1]:
-                note = (
-                    f"the file's classifier has {own.shape[-1]} classes, the model {shape[-1]}: a new one replaces it"
-                )
-                return tuple(heads), references, note
-    return (), set(), ""
+                different.append((own.shape[-1], shape[-1]))
+    if not different:
+        return (), set(), ""
+    # A detector also has several numbers of each class: the fewest are the classes.
+    note = "the file's classifier has {} classes, the model {}: a new one replaces it".format(*min(different))
+    return tuple(heads), references, note
 
 
 def _beyond_classifiers(

@@ -31,7 +31,11 @@ _BACKGROUND = "background"
 
 
 def draw_sample(
-    sample: Mapping[str, Any], class_names: Sequence[str] = (), keypoint_names: Sequence[str] = ()
+    sample: Mapping[str, Any],
+    class_names: Sequence[str] = (),
+    keypoint_names: Sequence[str] = (),
+    *,
+    by_class: bool = False,
 ) -> UInt8[np.ndarray, "h w 3"]:
     """Draws an image or a clip and its annotations.
 
@@ -40,10 +44,14 @@ def draw_sample(
     out and counted below the picture. Values that cannot be drawn (not finite) are left out.
 
     Args:
-      sample: in the schema of `data.samples`; arrays may be padded with neither more nor fewer rows than `labels`.
+      sample: in the schema of `data.samples`; arrays may be padded with neither more nor fewer rows than `labels`. With
+        `scores` (of detections) they stand behind the names.
       class_names: names by label; without them classes are numbered.
       keypoint_names: of its keypoints, for the legend.
+      by_class: objects have the colour of their class, not one of their own.
     """
+    if by_class:
+        sample = {**sample, "color_ids": sample["labels"]}
     title = _title(sample, class_names)
     if "video" in sample:
         return _under_title(title, _strip(sample, class_names, keypoint_names))
@@ -53,9 +61,9 @@ def draw_sample(
     drawers += [(key, drawer) for key, drawer in (("semantic", _semantic), ("panoptic", _panoptic)) if key in sample]
     largest = LARGEST if len(drawers) == 1 else LARGEST_OF_SEVERAL
     picture = _Picture(sample["image"], SMALLEST, largest)
-    panels = [drawer(picture, sample, class_names, keypoint_names) for _, drawer in drawers]
+    drawn = [drawer(picture, sample, class_names, keypoint_names) for _, drawer in drawers]
     names = [name for name, _ in drawers] if len(drawers) > 1 else []
-    return _under_title(title, _row(panels, names))
+    return _under_title(title, panels(drawn, names))
 
 
 class _Picture:
@@ -101,7 +109,7 @@ def _objects(
     extents = [_extent(picture, sample, i) for i in range(count)]
     sizes = [0.0 if box is None else (box[2] - box[0]) * (box[3] - box[1]) for box in extents]
     order = sorted(range(count), key=lambda i: -sizes[i])
-    colors = {i: color_of(int(sample["track_ids"][i]) - 1 if "track_ids" in sample else i) for i in range(count)}
+    colors = {i: color_of(_color_number(sample, i)) for i in range(count)}
     if "masks" in sample:
         for i in order:
             marks.fill(picture.map(np.asarray(sample["masks"][i], bool), False), colors[i])
@@ -191,7 +199,7 @@ def _panoptic(
 def _strip(sample: Mapping[str, Any], class_names: Sequence[str], keypoint_names: Sequence[str]) -> np.ndarray:
     video = sample["video"]
     times = sorted({round(float(time)) for time in np.linspace(0, len(video) - 1, min(FRAMES, len(video)))})
-    panels = []
+    frames = []
     for time in times:
         present = np.asarray(sample["present"][time], bool) if "present" in sample else slice(None)
         frame: dict[str, Any] = {"image": video[time]}
@@ -202,8 +210,8 @@ def _strip(sample: Mapping[str, Any], class_names: Sequence[str], keypoint_names
             if key in sample:
                 frame[key] = np.asarray(sample[key][time])[present]
         picture = _Picture(video[time], SMALLEST_FRAME, LARGEST_FRAME)
-        panels.append(_objects(picture, frame, class_names, ()))
-    strip = _row(panels, [f"frame {time}" for time in times])
+        frames.append(_objects(picture, frame, class_names, ()))
+    strip = panels(frames, [f"frame {time}" for time in times])
     if "keypoints" not in sample or not len(keypoint_names):
         return strip
     entries = [(color_of(k), name) for k, name in enumerate(keypoint_names)]
@@ -215,12 +223,20 @@ def class_name(label: int, class_names: Sequence[str]) -> str:
     return str(class_names[label]) if 0 <= label < len(class_names) else f"class {label}"
 
 
+def _color_number(sample: Mapping[str, Any], i: int) -> int:
+    if "color_ids" in sample:
+        return int(sample["color_ids"][i])
+    return int(sample["track_ids"][i]) - 1 if "track_ids" in sample else i
+
+
 def _name(sample: Mapping[str, Any], i: int, class_names: Sequence[str]) -> str:
     name = class_name(int(sample["labels"][i]), class_names) if "labels" in sample else ""
     if "texts" in sample and sample["texts"][i] not in ("", name):
         name = f"{name} “{sample['texts'][i]}”".strip()
     if "track_ids" in sample:
         name = f"{name} #{int(sample['track_ids'][i])}".strip()
+    if "scores" in sample:
+        name = f"{name} {float(sample['scores'][i]):.2f}".strip()
     return f"{name} (crowd)".strip() if "crowd" in sample and sample["crowd"][i] else name
 
 
@@ -269,13 +285,13 @@ def _stack(picture: np.ndarray, below: Sequence[np.ndarray], nameless: int = 0) 
     return np.concatenate(parts)
 
 
-def _row(panels: Sequence[np.ndarray], names: Sequence[str]) -> np.ndarray:
+def panels(pictures: Sequence[np.ndarray], names: Sequence[str]) -> np.ndarray:
     """Panels side by side, each under its name."""
     head = 20 if names else 0
-    width = sum(panel.shape[1] for panel in panels) + _GAP * (len(panels) - 1)
-    paper, pen = blank(width, head + max(panel.shape[0] for panel in panels))
+    width = sum(panel.shape[1] for panel in pictures) + _GAP * (len(pictures) - 1)
+    paper, pen = blank(width, head + max(panel.shape[0] for panel in pictures))
     left, face = 0, font(12)
-    for i, panel in enumerate(panels):
+    for i, panel in enumerate(pictures):
         if names:
             pen.text((left + 1, head / 2), shorten(names[i], panel.shape[1], face), palette.FAINT, face, anchor="lm")
         paper.paste(Image.fromarray(panel), (left, head))

@@ -36,6 +36,19 @@ def test_sums_and_rows_equal_numpy_over_uneven_batches(kind, devices):
     np.testing.assert_array_equal(results["labels"], want)
 
 
+@pytest.mark.parametrize("kind,devices", [("pmap", 1), ("pmap", 8), ("shard_map", 8), ("jit", 8)])
+def test_predictions_of_some_samples_are_kept_as_examples(kind, devices):
+    task, parallel = Softmax(), make_parallel(kind, devices)
+    variables = variables_of(task, parallel)
+    evaluator = Evaluator(task, parallel, examples=19)
+    evaluator(variables, (parallel.place(batch) for batch in padded_batches(37, 16)))
+    data, params = batch_of(37), jax.device_get(variables["params"])
+    want = (data["image"] @ params["head"]["kernel"] + params["head"]["bias"]).argmax(-1)
+    assert len({index for index, _ in evaluator.examples}) == len(evaluator.examples) == 19
+    for index, prediction in evaluator.examples:
+        assert prediction["label"] == want[index]
+
+
 def test_more_batches_than_wait_on_the_device_are_added_exactly():
     task, parallel = Softmax(), make_parallel("pmap", 2)
     variables = variables_of(task, parallel)

@@ -1,0 +1,15 @@
+"""RetinaNet, ResNet-50 FPN, COCO, 1x (Lin et al. 2017); OpenMMLab's `retinanet_r50_fpn_1x_coco` reaches 36.5 AP."""
+
+from configs.common import coco_detection
+
+
+def get_config(arg=""):
+    config = coco_detection.get_config(arg)
+    config.model = dict(
+        name="retinanet",
+        num_classes=coco_detection.CLASSES,
+        backbone=dict(name="resnet50", frozen_stages=1, norm="frozen_bn"),
+    )
+    config.schedule = coco_detection.schedule(learning_rate=0.01)
+    config.pretrained = dict(backbone="torchvision:resnet50")
+    return coco_detection.complete(config)
