@@ -10,6 +10,12 @@ from jaxvision.ops.deformable_attention import deformable_attention
 from tests.conftest import strict
 
 RNG = np.random.default_rng(0)
+START = RNG.bit_generator.state
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers_in_any_order():
+    RNG.bit_generator.state = START
 
 
 def random(shape):

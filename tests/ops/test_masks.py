@@ -18,6 +18,12 @@ from tests.augment.drawing import tight_box
 from tests.conftest import strict
 
 RNG = np.random.default_rng(0)
+START = RNG.bit_generator.state
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers_in_any_order():
+    RNG.bit_generator.state = START
 
 
 def random_masks(count, height=9, width=21):
