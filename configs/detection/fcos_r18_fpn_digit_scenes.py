@@ -4,11 +4,11 @@ The schedule is that of `retinanet_r18_fpn_digit_scenes`. Digits are 24 to 43 pi
 usual distances.
 """
 
-from configs.common import base
+from configs.common import digit_scenes_detection
 
 
 def get_config(arg=""):
-    config = base.get_config(arg)
+    config = digit_scenes_detection.get_config(arg)
     config.task = "detection"
     config.model = dict(
         name="fcos",
@@ -19,21 +19,4 @@ def get_config(arg=""):
         reach=4.0,
         depth=2,
     )
-    config.data = dict(
-        source=dict(name="digit_scenes", preset="easy", num_examples=2000, annotations=("boxes",)),
-        batch_size=16,
-        image_size=(96, 96),
-        channels=3,
-    )
-    config.schedule = dict(
-        epochs=8,
-        optimizer=dict(name="adamw", weight_decay=0.05),
-        learning_rate=dict(name="cosine", value=1e-3),
-        warmup=0.5,
-        clip_norm=5.0,
-    )
-    config.evaluation.every_epochs = 4.0
-    config.checkpoint.every_epochs = 4.0
-    config.checkpoint.best_metric = "ap"
-    config.log.every_steps = 25
-    return base.complete(config)
+    return digit_scenes_detection.complete(config)

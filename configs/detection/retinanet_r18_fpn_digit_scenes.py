@@ -5,12 +5,11 @@ from a seed, of other scans for validation than for training. Digits are 24 to 4
 the usual ones; they turn by 15 degrees at most and have a direction, so nothing is mirrored.
 """
 
-from configs.common import base
+from configs.common import digit_scenes_detection
 
 
 def get_config(arg=""):
-    config = base.get_config(arg)
-    config.task = dict(name="detection", show_above=0.5)
+    config = digit_scenes_detection.get_config(arg)
     config.model = dict(
         name="retinanet",
         num_classes=10,
@@ -19,21 +18,4 @@ def get_config(arg=""):
         anchors=dict(scales=(2.0, 2.52, 3.17)),
         depth=2,
     )
-    config.data = dict(
-        source=dict(name="digit_scenes", preset="easy", num_examples=2000, annotations=("boxes",)),
-        batch_size=16,
-        image_size=(96, 96),
-        channels=3,
-    )
-    config.schedule = dict(
-        epochs=8,
-        optimizer=dict(name="adamw", weight_decay=0.05),
-        learning_rate=dict(name="cosine", value=1e-3),
-        warmup=0.5,
-        clip_norm=5.0,
-    )
-    config.evaluation.every_epochs = 4.0
-    config.checkpoint.every_epochs = 4.0
-    config.checkpoint.best_metric = "ap"
-    config.log.every_steps = 25
-    return base.complete(config)
+    return digit_scenes_detection.complete(config)
