@@ -96,7 +96,10 @@ class Family:
 
 
 def family_of(model: Any) -> Family:
-    """What the file of the model's class says, else that of its backbone's; `keys` is empty if neither has a table."""
+    """What the file of the model's class says, else that of its backbone's; `keys` is empty if neither has a table.
+
+    `IGNORED` and `FRESH` are those of both: a detector has the variables of its backbone, too.
+    """
     parts = [part for part in (model, getattr(model, "backbone", None)) if part is not None]
     modules = [sys.modules[type(part).__module__] for part in parts]
     tables = [hasattr(module, "KEYS") or hasattr(module, "keys") for module in modules]
@@ -104,10 +107,10 @@ def family_of(model: Any) -> Family:
     return Family(
         module.__name__,
         module.keys(part) if hasattr(module, "keys") else getattr(module, "KEYS", {}),
-        tuple(getattr(module, "IGNORED", ())),
+        tuple(name for own in modules for name in getattr(own, "IGNORED", ())),
         getattr(module, "INPUT", (224, 224, 3)),
         getattr(parts[-1], "resize", getattr(module, "resize", None)),
-        tuple(getattr(module, "FRESH", ())),
+        tuple(name for own in modules for name in getattr(own, "FRESH", ())),
         **({"head": module.HEAD} if hasattr(module, "HEAD") else {}),
     )
 

@@ -29,6 +29,9 @@ from jaxvision.trees import flatten, nest
 PyTree = Any
 Say = Callable[[str], None]
 
+ANY_NUMBER = 100
+"""Of classes, to see which layers depend on it; it exceeds the classes of stuff of any published network."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pretrained:
@@ -109,7 +112,8 @@ def load_pretrained(
     for note in found.notes[1:]:
         _log(note)
     _check_numbers(name, found.source)
-    values = {name: jnp.asarray(value, wanted[name].dtype) for name, value in found.values.items()}
+    # Copies: the file is mapped into memory, and somebody may write another one in its place.
+    values = {name: jnp.array(value, wanted[name].dtype) for name, value in found.values.items()}
     if found.fresh:
         key = jax.random.key(0) if rng is None else rng
         own = {name.replace("/backbone/", "/", 1) if bare else name: name for name in found.fresh}
@@ -248,17 +252,58 @@ def _named(
                 raise SetupError(f"{name} has the numbers of {prefix}, but the weights are those of {given}")
     if num_classes is not None:
         return build("model", {"name": name, "num_classes": num_classes})
-    model = build("model", {"name": name, "num_classes": 1})
+    model = build("model", {"name": name, "num_classes": ANY_NUMBER})
     family = keymaps.family_of(model)
-    for leaf, own_axis in (("params/head/bias", 0), ("params/head/kernel", -1)):
-        axes = {keymaps.reference_names(leaf, rules)[0]: 0 for rules in family.keys.values()} | {leaf: own_axis}
-        sizes = {file.state_dict[n].shape[axis] for n, axis in axes.items() if n in file.state_dict}
-        if len(sizes) == 1:
-            return model.clone(num_classes=int(sizes.pop()))
-    raise SetupError(
-        f"{path} has no classifier of {name} under the names of {', '.join([*family.keys, 'jaxvision'])}: "
-        "is it the file of another model? For a backbone's file give num_classes"
-    )
+    layers = class_layers(model, family)
+    if not layers:  # nothing depends on it, as in a region proposal network
+        return model
+    classes = classes_of(file.state_dict, layers, family)
+    if classes is None:
+        raise SetupError(
+            f"{path} has no classifier of {name} under the names of {', '.join([*family.keys, 'jaxvision'])}: "
+            "is it the file of another model? For a backbone's file give num_classes"
+        )
+    return model.clone(num_classes=classes)
+
+
+def class_layers(model: Any, family: keymaps.Family) -> dict[str, tuple[int, int]]:
+    """Our variables that depend on the number of classes n -> (factor, offset): the last axis is factor * n + offset.
+
+    A detector's layers may have several numbers of each class, and more of a background.
+    """
+    if family.head == keymaps.Family.head:
+        return {"params/head/bias": (1, 0), "params/head/kernel": (1, 0)}
+    images = jax.ShapeDtypeStruct((1, *family.input), jnp.float32)
+
+    def sizes(classes: int) -> dict[str, int]:
+        own = model.clone(num_classes=classes)
+        shapes = jax.eval_shape(lambda key, x: own.init(key, x, train=False), jax.random.key(0), images)
+        return {name: leaf.shape[-1] for name, leaf in flatten(shapes).items() if leaf.ndim}
+
+    count = model.num_classes
+    some, more = sizes(count), sizes(count + 1)
+    factors = {name: more[name] - size for name, size in some.items()}
+    return {name: (factor, some[name] - factor * count) for name, factor in factors.items() if factor}
+
+
+def classes_of(
+    state_dict: Mapping[str, np.ndarray], layers: Mapping[str, tuple[int, int]], family: keymaps.Family
+) -> int | None:
+    """The number of classes of a file, by its layers of `class_layers`; None where it tells none, or several."""
+    counts = {_classes(state_dict, layers, rules) for rules in (*family.keys.values(), keymaps.OWN)} - {None}
+    return counts.pop() if len(counts) == 1 else None
+
+
+def _classes(
+    state_dict: Mapping[str, np.ndarray], layers: Mapping[str, tuple[int, int]], rules: keymaps.Rules
+) -> int | None:
+    counts = set()
+    for name, (factor, offset) in layers.items():
+        references = keymaps.reference_names(name, rules)
+        if len(references) == 1 and references[0] in state_dict:
+            size = keymaps.to_our_form(name, state_dict[references[0]], rules).shape[-1] - offset
+            counts.add(size // factor if size > 0 and size % factor == 0 else None)
+    return counts.pop() if len(counts) == 1 else None
 
 
 def _check_numbers(name: str, source: str) -> None:

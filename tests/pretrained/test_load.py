@@ -73,6 +73,14 @@ def test_writing_and_reading_the_names_of_a_reference_is_exact(tmp_path, model, 
         save_torch_named_safetensors(path, model, variables, "torch")
 
 
+def test_what_was_loaded_does_not_change_with_the_file(tmp_path, model, variables):
+    path = Path(write(tmp_path / "a.pth", model, variables))
+    loaded = jv.load_pretrained(model, path, source="torchvision")
+    with path.open("r+b") as file:
+        file.write(bytes(path.stat().st_size))
+    assert_same(loaded, variables)
+
+
 def test_our_own_files_load_too(tmp_path, model, variables):
     save_safetensors(tmp_path / "a.safetensors", variables)
     assert_same(jv.load_pretrained(model, tmp_path / "a.safetensors", image_size=SIZE), variables)
@@ -179,7 +187,7 @@ def one_size_of_every_family():
 def test_tables_of_every_family_give_each_variable_a_name_of_its_own(name):
     model = jv.create_model(name, num_classes=10)
     family = family_of(model)
-    assert family.keys or name == "linear"
+    assert family.keys or name in ("linear", "overfeat")  # nobody published weights
     images = jax.ShapeDtypeStruct((1, *family.input), jnp.float32)
     flat = flatten(jax.eval_shape(model.init, jax.random.key(0), images)) if family.keys else {}
     for source in family.keys:
