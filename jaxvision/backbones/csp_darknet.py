@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from jaxvision import layers
 from jaxvision.backbones import pyramid
+from jaxvision.layers.csp import YOLOX_NORM, CSPLayer, spatial_conv
 from jaxvision.ops import pool
 
 SIZES: Mapping[str, Mapping[str, Any]] = {
@@ -32,77 +33,6 @@ DEPTHS = (3, 9, 9, 3)
 """Blocks of each stage at `deepen=1`."""
 WINDOWS = (5, 9, 13)
 """Windows of the spatial pyramid pooling."""
-YOLOX_NORM = layers.Norm("bn", epsilon=1e-3, momentum=0.97)
-
-
-class SeparableConv(nn.Module):
-    """A 3x3 convolution of each channel, then a 1x1 one over channels, each normalised and activated."""
-
-    features: int
-    strides: int = 1
-    norm: layers.Norm = YOLOX_NORM
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h2 w2 d"]:
-        channels = x.shape[-1]
-        options: dict[str, Any] = {"norm": self.norm, "activation": nn.silu}
-        x = layers.ConvNorm(channels, 3, self.strides, groups=channels, name="depthwise_conv", **options)(x, train)
-        return layers.ConvNorm(self.features, name="pointwise_conv", **options)(x, train)
-
-
-def spatial_conv(
-    features: int, strides: int = 1, *, depthwise: bool, norm: layers.Norm, name: str
-) -> SeparableConv | layers.ConvNorm:
-    """The 3x3 convolution of a size."""
-    if depthwise:
-        return SeparableConv(features, strides, norm, name=name)
-    return layers.ConvNorm(features, 3, strides, norm=norm, activation=nn.silu, name=name)
-
-
-class Block(nn.Module):
-    """A 1x1 and a 3x3 convolution, with the input added if `residual`."""
-
-    features: int
-    residual: bool = True
-    depthwise: bool = False
-    norm: layers.Norm = YOLOX_NORM
-    drop_path: float = 0.0
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h w c"]:
-        y = layers.ConvNorm(self.features, norm=self.norm, activation=nn.silu, name="conv1")(x, train)
-        y = spatial_conv(self.features, depthwise=self.depthwise, norm=self.norm, name="conv2")(y, train)
-        return x + layers.DropPath(self.drop_path, name="drop_path")(y, train=train) if self.residual else y
-
-
-class CSPLayer(nn.Module):
-    """Half of the channels through blocks, the other half past them, joined by a 1x1 convolution.
-
-    Attributes:
-      features: output channels.
-      rates: probability of dropping each block's residual branch.
-      residual: blocks add their input.
-      depthwise: see `SeparableConv`.
-      remat: recompute blocks in the backward pass.
-    """
-
-    features: int
-    rates: tuple[float, ...]
-    residual: bool = True
-    depthwise: bool = False
-    norm: layers.Norm = YOLOX_NORM
-    remat: bool = False
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b h w d"]:
-        options: dict[str, Any] = {"norm": self.norm, "activation": nn.silu}
-        block = pyramid.block_class(Block, self.remat)
-        half = self.features // 2
-        aside = layers.ConvNorm(half, name="short_conv", **options)(x, train)
-        x = layers.ConvNorm(half, name="main_conv", **options)(x, train)
-        for i, rate in enumerate(self.rates):
-            x = block(half, self.residual, self.depthwise, self.norm, rate, name=f"blocks_{i}")(x, train)
-        return layers.ConvNorm(self.features, name="final_conv", **options)(jnp.concatenate([x, aside], -1), train)
 
 
 class SpatialPyramid(nn.Module):

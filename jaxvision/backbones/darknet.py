@@ -6,7 +6,6 @@ are timm's, whose leaky ReLU has torch's default slope 0.01; Darknet's own and O
 The CSPDarknet of YOLOX is another network: `csp_darknet`. Submodules carry timm's names.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from jaxtyping import Array, Float
 
 from jaxvision import layers
 from jaxvision.backbones import pyramid
+from jaxvision.layers.activations import LeakyReLU
 from jaxvision.ops import pool
 
 _53 = (1, 2, 8, 8, 4)
@@ -32,16 +32,6 @@ SIZES: Mapping[str, Mapping[str, Any]] = {
 """Name -> fields of `Darknet`, in timm's names; `darknet53_yolov3` is OpenMMLab's and the original's."""
 
 LEVELS = ("c0", "c1", "c2", "c3", "c4", "c5")
-
-
-@dataclasses.dataclass(frozen=True)
-class LeakyReLU:
-    """max(x, slope * x); hashable by value, as fields of modules are."""
-
-    slope: float
-
-    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
-        return nn.leaky_relu(x, self.slope)
 
 
 class Block(nn.Module):

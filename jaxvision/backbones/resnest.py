@@ -101,6 +101,8 @@ class ResNeSt(ResNet):
     def __post_init__(self) -> None:
         if self.style != "pytorch":
             raise ValueError(f"ResNeSt got style={self.style!r}; its strides are done by pooling")
+        if self.deformable:
+            raise ValueError(f"ResNeSt got deformable={self.deformable}; its 3x3 convolutions are split attention")
         super().__post_init__()
 
     @property

@@ -4,8 +4,9 @@ Numbers are torchvision's and timm's: in a bottleneck the 3x3 convolution carrie
 with `style="caffe"`, it is the first 1x1), and the shortcut of a changed shape is a strided 1x1 projection. Wide
 ResNet: Zagoruyko and Komodakis 2016 (arXiv:1605.07146); ResNeXt: Xie et al. 2017 (arXiv:1611.05431); deep stem ("C")
 and averaged shortcut ("D"): He et al. 2019 (arXiv:1812.01187), fig. 2. The CIFAR stem (OpenMMLab's `ResNet_CIFAR`)
-keeps the four stages; the paper's own CIFAR networks (section 4.2) have three narrower ones. Submodules carry timm's
-names.
+keeps the four stages; the paper's own CIFAR networks (section 4.2) have three narrower ones. Deformable 3x3
+convolutions in chosen stages: Dai et al. 2017 (arXiv:1703.06211) and, modulated, Zhu et al. 2019 (arXiv:1811.11168),
+with OpenMMLab's numbers. Submodules carry timm's names.
 """
 
 from collections.abc import Mapping
@@ -146,12 +147,17 @@ class Bottleneck(Block):
       width_per_group: channels of one group at a block width of 64.
       style: "pytorch" (the 3x3 convolution has the stride) or "caffe" (the first 1x1).
       reduce_first: divides the channels of the first 1x1 convolution.
+      deformable: whether the taps of the 3x3 convolution move.
+      modulated, deform_groups: of a deformable one, see `layers.DeformConv`.
     """
 
     groups: int = 1
     width_per_group: int = 64
     style: str = "pytorch"
     reduce_first: int = 1
+    deformable: bool = False
+    modulated: bool = False
+    deform_groups: int = 1
 
     expansion: ClassVar[int] = 4
 
@@ -171,7 +177,19 @@ class Bottleneck(Block):
     @nn.nowrap
     def spatial(self, y: Float[Array, "b h w c"], strides: int, train: bool) -> Float[Array, "b h2 w2 d"]:
         """The 3x3 convolution with its norm and activation."""
-        y = conv(self.middle, 3, strides, dilation=self.first_dilation, groups=self.groups, name="conv2")(y)
+        if self.deformable:
+            y = layers.DeformConv(
+                self.middle,
+                strides=strides,
+                dilation=self.first_dilation,
+                groups=self.groups,
+                deform_groups=self.deform_groups,
+                modulated=self.modulated,
+                kernel_init=kaiming_normal_fan_out,
+                name="conv2",
+            )(y)
+        else:
+            y = conv(self.middle, 3, strides, dilation=self.first_dilation, groups=self.groups, name="conv2")(y)
         return nn.relu(self.norm(name="bn2")(y, train=train))
 
 
@@ -196,6 +214,9 @@ class ResNet(pyramid.Pyramid):
       drop_path_rate: stochastic depth of the last block, rising linearly from 0.
       remat: recompute blocks in the backward pass.
       zero_init_last: residual branches start at zero (Goyal et al. 2017, arXiv:1706.02677, section 5.1).
+      deformable: levels whose stages have deformable 3x3 convolutions ("c3", "c4", "c5" in most detectors).
+      modulated, deform_groups: of these, see `layers.DeformConv`.
+      first_stage: 1, or a later one, for a network that takes the level before it in place of images (see `rest`).
     """
 
     levels = LEVELS
@@ -217,6 +238,10 @@ class ResNet(pyramid.Pyramid):
     drop_path_rate: float = 0.0
     remat: bool = False
     zero_init_last: bool = False
+    deformable: tuple[str, ...] = ()
+    modulated: bool = False
+    deform_groups: int = 1
+    first_stage: int = 1
 
     def __post_init__(self) -> None:
         family = type(self).__name__
@@ -238,7 +263,15 @@ class ResNet(pyramid.Pyramid):
             raise ValueError(
                 f"{family} got groups, width_per_group or style for basic blocks: take a depth of bottlenecks"
             )
+        for level in self.deformable:
+            if level not in LEVELS[1:] or kind == "basic":
+                raise ValueError(
+                    f"{family} got deformable={self.deformable}, depth={self.depth}: deformable are the stages of "
+                    f"{', '.join(LEVELS[1:])} in networks of bottlenecks"
+                )
         pyramid.check(self, LEVELS, stages=4)
+        if self.first_stage > 1 and min(map(LEVELS.index, self.out_levels)) < self.first_stage:
+            raise ValueError(f"{family} got first_stage={self.first_stage}, out_levels={self.out_levels}: not built")
         super().__post_init__()
 
     @property
@@ -252,6 +285,13 @@ class ResNet(pyramid.Pyramid):
         if STAGES[self.depth][0] == "basic":
             return {}
         return {"groups": self.groups, "width_per_group": self.width_per_group, "style": self.style}
+
+    @nn.nowrap
+    def deform_options(self, level: str) -> dict[str, Any]:
+        """What the blocks of this level's stage get where they are deformable."""
+        if level not in self.deformable:
+            return {}
+        return {"deformable": True, "modulated": self.modulated, "deform_groups": self.deform_groups}
 
     @property
     def stages(self) -> tuple[pyramid.Stage, ...]:
@@ -272,15 +312,33 @@ class ResNet(pyramid.Pyramid):
         every = (1 if self.stem == "cifar" else 2, *(stage.total for stage in self.stages))
         return pyramid.select(dict(zip(LEVELS, every, strict=False)), self.out_levels)
 
+    @nn.nowrap
+    def rest(self) -> "ResNet":
+        """The stages beyond the returned levels as a network of its own, from the last of these to "c5".
+
+        What a two-stage detector of the C4 form runs on the features of each region. Nothing in it is frozen but norms.
+
+        Raises:
+          ValueError: no stage is left.
+        """
+        if self.built == len(LEVELS) - 1:
+            raise ValueError(
+                f"{type(self).__name__} got out_levels={self.out_levels}, so that no stage is left for the regions: "
+                "a C4 detector has out_levels=('c4',)"
+            )
+        return self.clone(name=None, first_stage=self.built + 1, out_levels=LEVELS[-1:], frozen_stages=0)
+
     @nn.compact
     def __call__(self, images: Float[Array, "b h w c"], *, train: bool) -> dict[str, Float[Array, "b _ _ _"]]:
         kind, counts = STAGES[self.depth]
         block = pyramid.block_class(self.blocks[kind], self.remat)
         rates = pyramid.drop_path_rates(self.drop_path_rate, counts)
-        x = self.stem_layers(images, train and not self.frozen_stages)
-        levels = {"c1": pyramid.freeze(x, self.frozen_stages > 0)}
-        x = self.stem_pool(x)
-        for i, stage in enumerate(self.stages):
+        x, levels = images, {}
+        if self.first_stage == 1:
+            x = self.stem_layers(x, train and not self.frozen_stages)
+            levels["c1"] = pyramid.freeze(x, self.frozen_stages > 0)
+            x = self.stem_pool(x)
+        for i, stage in list(enumerate(self.stages))[self.first_stage - 1 :]:
             frozen = i < self.frozen_stages
             for j in range(counts[i]):
                 x = block(
@@ -292,6 +350,7 @@ class ResNet(pyramid.Pyramid):
                     zero_init_last=self.zero_init_last,
                     name=f"layer{i + 1}_{j}",
                     **self.block_options(self.width * 2**i),
+                    **self.deform_options(LEVELS[i + 1]),
                 )(x, train and not frozen)
             levels[LEVELS[i + 1]] = x = pyramid.freeze(x, frozen)
         return pyramid.select(levels, self.out_levels)
@@ -354,3 +413,5 @@ KEYS = {
         (r"^head\.", "classifier.1."),
     ),
 }
+FRESH = (r"/conv_offset/",)
+"""Classifiers have no deformable convolutions: these start as plain ones."""

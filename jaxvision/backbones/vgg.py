@@ -90,8 +90,7 @@ class VGG(nn.Module):
     @property
     def frozen_paths(self) -> tuple[str, ...]:
         """Regular expressions, each for whole paths below this module, of the parameters that `frozen_stages` names."""
-        starts = _starts(self.depth, self.norm is not None)
-        stages = itertools.pairwise(starts)
+        stages = itertools.pairwise(starts(self.depth, self.norm is not None))
         return tuple(
             f"features_({'|'.join(map(str, range(start, end - 1)))})/.*"
             for start, end in list(stages)[: min(self.frozen_stages, self.stages)]
@@ -115,18 +114,7 @@ class VGG(nn.Module):
 
     @nn.nowrap
     def _stage(self, x: Float[Array, "b h w c"], i: int, train: bool) -> Float[Array, "b h w d"]:
-        """3x3 convolutions of one resolution."""
-        index = _starts(self.depth, self.norm is not None)[i]
-        for _ in range(STAGES[self.depth][i]):
-            features = self.width * 2 ** min(i, 3)
-            x = layers.Conv(
-                features, 3, kernel_init=kaiming_normal_fan_out, bias_init=_ZEROS, name=f"features_{index}"
-            )(x)
-            if self.norm is not None:
-                x = self.norm(name=f"features_{index + 1}")(x, train=train)
-            x = nn.relu(x)
-            index += 2 if self.norm is None else 3
-        return x
+        return convolutions(x, i, depth=self.depth, width=self.width, norm=self.norm, train=train)
 
     @nn.nowrap
     def _hidden(self, x: Float[Array, "b h w c"], train: bool) -> Float[Array, "b d"]:
@@ -143,16 +131,31 @@ class VGG(nn.Module):
         return pool.global_avg_pool(x) if self.sliding else x
 
 
+def convolutions(
+    x: Float[Array, "b h w c"], stage: int, *, depth: int, width: int, norm: layers.Norm | None, train: bool
+) -> Float[Array, "b h w d"]:
+    """The 3x3 convolutions of one resolution, each with its norm and ReLU; called inside of a module's `__call__`."""
+    index, features = starts(depth, norm is not None)[stage], width * 2 ** min(stage, 3)
+    for _ in range(STAGES[depth][stage]):
+        conv = layers.Conv(features, 3, kernel_init=kaiming_normal_fan_out, bias_init=_ZEROS, name=f"features_{index}")
+        x = conv(x)
+        if norm is not None:
+            x = norm(name=f"features_{index + 1}")(x, train=train)
+        x = nn.relu(x)
+        index += 2 if norm is None else 3
+    return x
+
+
 _ZEROS = nn.initializers.zeros
 _NORMAL = nn.initializers.normal(0.01)
 
 
-def _starts(depth: int, normed: bool) -> tuple[int, ...]:
+def starts(depth: int, normed: bool) -> tuple[int, ...]:
     """The reference's index of each stage's first convolution: activations, norms and poolings count; and the end."""
-    starts = [0]
+    indices = [0]
     for count in STAGES[depth]:
-        starts.append(starts[-1] + count * (3 if normed else 2) + 1)
-    return tuple(starts)
+        indices.append(indices[-1] + count * (3 if normed else 2) + 1)
+    return tuple(indices)
 
 
 # Names of published weights, see `jaxvision/pretrained/keymaps.py`. OpenMMLab counts convolutions and poolings only, so
@@ -166,7 +169,7 @@ _TORCHVISION = (
 
 def _conv_modules(depth: int, normed: bool) -> tuple[tuple[str, str], ...]:
     rules = []
-    for stage, start in enumerate(_starts(depth, normed)[:-1]):
+    for stage, start in enumerate(starts(depth, normed)[:-1]):
         for i in range(STAGES[depth][stage]):
             own, theirs = start + i * (3 if normed else 2), sum(STAGES[depth][:stage]) + stage + i
             for offset, part in enumerate(("conv", "bn") if normed else ("conv",)):

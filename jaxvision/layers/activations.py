@@ -4,6 +4,7 @@ jax's own `relu6` has the slope 1/2 at 0 and 6; torch's has 0. Hard sigmoid and 
 (arXiv:1905.02244), section 5.2. At a kink the derivative here is that of the flat side.
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -25,6 +26,16 @@ def hard_sigmoid(x: Float[Array, "..."]) -> Float[Array, "..."]:
 def hard_swish(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """x * hard_sigmoid(x)."""
     return x * hard_sigmoid(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class LeakyReLU:
+    """max(x, slope * x); hashable by value, as fields of modules are."""
+
+    slope: float
+
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        return nn.leaky_relu(x, self.slope)
 
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {

@@ -1,5 +1,6 @@
 """Multi-head self-attention (Vaswani et al. 2017, arXiv:1706.03762, section 3.2) over the tokens of an image."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -60,8 +61,12 @@ def attend(
     key: Float[Array, "*batch m d"],
     value: Float[Array, "*batch m e"],
     bias: Array | None = None,
+    *,
+    drop: Callable[[Array], Array] | None = None,
 ) -> Float[Array, "*batch n e"]:
     """softmax(query keyᵀ / sqrt(d) + bias) value, with the softmax in float32; returns the dtype of `value`.
+
+    What `drop` makes of the softmax, in the dtype of `value`, takes its place: dropout.
 
     Heads stand in front of the tokens: as plain batched matrix products this took 0.6 of the time of
     `jax.nn.dot_product_attention` on a CPU (197 tokens, 6 heads, jax 0.10.2), with the same numbers.
@@ -70,4 +75,5 @@ def attend(
     scores = jnp.matmul(scaled, jnp.swapaxes(key, -1, -2), preferred_element_type=jnp.float32)
     if bias is not None:
         scores = scores + bias.astype(jnp.float32).reshape((1,) * (scores.ndim - bias.ndim) + bias.shape)
-    return jax.nn.softmax(scores).astype(value.dtype) @ value
+    weights = jax.nn.softmax(scores).astype(value.dtype)
+    return (weights if drop is None else drop(weights)) @ value

@@ -66,7 +66,7 @@ class BatchNorm(nn.Module):
     Attributes:
       sync: statistics over all devices wherever the axis "batch" is mapped; local elsewhere (a plain `apply`).
       frozen: a constant affine map: running statistics also in training, and no gradient to scale and bias.
-        (An optimizer that decays them would still move them; the default rules decay no norm.)
+        (An optimizer that decays them would still move them: a run keeps them out of it.)
     """
 
     epsilon: float = 1e-5

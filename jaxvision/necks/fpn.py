@@ -74,7 +74,7 @@ class FPN(nn.Module):
         for i in reversed(range(len(sums) - 1)):
             height, width = sums[i].shape[1:3]
             sums[i] = sums[i] + interpolate.interpolate(sums[i + 1], (height, width), method="nearest")
-        outputs = [self._conv(3, name=f"layer_blocks_{i}")(x) for i, x in enumerate(sums)]
+        outputs = self._bottom_up([self._conv(3, name=f"layer_blocks_{i}")(x) for i, x in enumerate(sums)])
         x = inputs[-1] if self.extra == "input" else outputs[-1]
         for i in range(self.extra_levels):
             if self.extra == "pool":
@@ -84,6 +84,11 @@ class FPN(nn.Module):
                 x = self._conv(3, 2, name=f"extra_blocks_{i}")(x)
             outputs.append(x)
         return dict(zip(self.out_levels, outputs, strict=True))
+
+    @nn.nowrap
+    def _bottom_up(self, levels: list[Float[Array, "b _ _ channels"]]) -> list[Float[Array, "b _ _ channels"]]:
+        """What becomes of the levels before the coarser ones are made: nothing; PAFPN has a path here."""
+        return levels
 
     @nn.nowrap
     def _conv(self, kernel: int, strides: int = 1, *, name: str) -> layers.Conv:

@@ -11,6 +11,7 @@ from jaxvision.ops.box_coders import (
     encode_tblr,
     encode_yolo,
 )
+from jaxvision.ops.box_fusion import weighted_boxes_fusion
 from jaxvision.ops.boxes import box_area, box_convert, box_iou, box_iou_aligned, clip_boxes
 from jaxvision.ops.deform_conv import deform_conv2d
 from jaxvision.ops.deformable_attention import deformable_attention
@@ -68,4 +69,5 @@ __all__ = [
     "soft_nms",
     "top_k",
     "unpack_masks",
+    "weighted_boxes_fusion",
 ]

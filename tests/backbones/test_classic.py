@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from jaxvision import layers
-from jaxvision.backbones import alexnet, densenet, googlenet, shufflenet_v1, shufflenet_v2, vgg
+from jaxvision.backbones import alexnet, densenet, googlenet, shufflenet_v1, shufflenet_v2, ssd_vgg, vgg
 from jaxvision.backbones.alexnet import AlexNet
 from jaxvision.backbones.densenet import DenseNet
 from jaxvision.backbones.googlenet import GoogLeNet
 from jaxvision.backbones.shufflenet_v1 import ShuffleNetV1
 from jaxvision.backbones.shufflenet_v2 import ShuffleNetV2
+from jaxvision.backbones.ssd_vgg import SSDVGG
 from jaxvision.backbones.vgg import VGG
 from jaxvision.trees import flatten
 from tests.backbones.fill import fill
@@ -25,6 +26,7 @@ SMALL = {
     "vgg": VGG(13, width=4, hidden=8),
     "vgg bn": VGG(11, BN, width=4, hidden=8),
     "vgg pool levels": VGG(16, width=4, hidden=8, pool_levels=True),
+    "vgg of ssd": SSDVGG(11, width=4, hidden=8),
     "googlenet": GoogLeNet(0.125),
     "densenet": DenseNet((2, 1, 2, 1), 8),
     "densenet deep": DenseNet((2, 1, 2, 1), 8, stem="deep"),
@@ -33,12 +35,13 @@ SMALL = {
     "shufflenet v2": ShuffleNetV2((8, 16, 24, 32, 40), (1, 2, 1)),
     "shufflenet v2 at 16": ShuffleNetV2((8, 16, 24, 32, 40), (1, 2, 2), output_stride=16),
 }
-STAGES = {AlexNet: 3, VGG: 5, GoogLeNet: 3, DenseNet: 4, ShuffleNetV1: 3, ShuffleNetV2: 3}
+STAGES = {AlexNet: 3, VGG: 5, SSDVGG: 5, GoogLeNet: 3, DenseNet: 4, ShuffleNetV1: 3, ShuffleNetV2: 3}
 LEVELS = {
     type_: module.LEVELS
     for type_, module in (
         (AlexNet, alexnet),
         (VGG, vgg),
+        (SSDVGG, ssd_vgg),
         (GoogLeNet, googlenet),
         (DenseNet, densenet),
         (ShuffleNetV1, shufflenet_v1),
@@ -106,11 +109,13 @@ def test_frozen_paths_name_the_parameters_of_the_frozen_stages(name):
         assert before < frozen
         before = frozen
     left = {path.split("/")[0] for path in paths if path not in before}
-    assert left <= {"pre_logits_fc1", "pre_logits_fc2", "classifier_1", "classifier_4", "conv5_0", "conv5_1"}
+    hidden = {"pre_logits_fc1", "pre_logits_fc2", "classifier_1", "classifier_4", "features_21", "features_23"}
+    assert left <= hidden | {"conv5_0", "conv5_1"}
 
 
 FROZEN = {
     "vgg": VGG(11, BN, width=4, out_levels=("c1", "c3")),
+    "vgg of ssd": SSDVGG(11, BN, width=2, hidden=4),
     "googlenet": GoogLeNet(0.125, out_levels=("c2", "c3", "c4")),
     "densenet": DenseNet((1, 1, 1, 1), 8, out_levels=("c1", "c2", "c3")),
     "shufflenet v1": ShuffleNetV1(3, 0.25, (1, 1, 1), out_levels=("c2", "c3", "c4")),
