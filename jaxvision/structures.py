@@ -38,6 +38,21 @@ class Instances:
 
 
 @flax.struct.dataclass
+class Proposals:
+    """Regions of an image, or of each image of a batch, in which objects may be; from elsewhere than the model.
+
+    Rows that are not `valid` are zeros.
+
+    Attributes:
+      boxes: left, top, right, bottom in pixels of the canvas, best first.
+      valid: which rows are regions.
+    """
+
+    boxes: Float[Array, "*b n 4"]
+    valid: Bool[Array, "*b n"]
+
+
+@flax.struct.dataclass
 class Detections:
     """What a detector says about an image, or about each image of a batch (a leading axis more), best first.
 
@@ -58,3 +73,24 @@ class Detections:
     labels: Int[Array, "*b n"]
     valid: Bool[Array, "*b n"]
     masks: Float[Array, "*b n h w"] | None = None
+
+
+@flax.struct.dataclass
+class PanopticSegments:
+    """What a panoptic model says about an image, or about each image of a batch (a leading axis more).
+
+    Attributes:
+      detections: the things that were found, best first.
+      panoptic: number of the segment of each pixel of the canvas, from 1; 0: none.
+      labels: 0-based class of segment 1, ..., s: of each row of `detections`, then of each class of stuff.
+      valid: which segments have a pixel.
+      to_original, original_size: of `data.collate`, which bring the map to the pixels of the original; None as a model
+        predicts.
+    """
+
+    detections: Detections
+    panoptic: Int[Array, "*b h w"]
+    labels: Int[Array, "*b s"]
+    valid: Bool[Array, "*b s"]
+    to_original: Float[Array, "*b 3 3"] | None = None
+    original_size: Int[Array, "*b 2"] | None = None

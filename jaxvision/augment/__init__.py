@@ -14,7 +14,7 @@ from jaxvision.augment.erasing import RandomErasing
 from jaxvision.augment.flip import RandomFlip
 from jaxvision.augment.mixing import CutMix, Mixup, MixupCutMix
 from jaxvision.augment.mosaic import DetectionMixup, Mosaic
-from jaxvision.augment.pipeline import GroupTransform, Transform, check_groups, pipeline
+from jaxvision.augment.pipeline import GroupTransform, Transform, changed_at, check_groups, pipeline
 from jaxvision.augment.tone import RandomAutocontrast, RandomEqualize, RandomInvert, RandomPosterize, RandomSolarize
 
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "RandomShear",
     "RandomSolarize",
     "Transform",
+    "changed_at",
     "check_groups",
     "pipeline",
 ]

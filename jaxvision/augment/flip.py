@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, PRNGKeyArray
 
 from jaxvision.augment import warp
 from jaxvision.augment.geometry import as_float, instances_of, matrix_of, moved_origin, picture_size
-from jaxvision.augment.instances import Matrix, blank, move_keypoints, move_rotated, swap_keypoints
+from jaxvision.augment.instances import Matrix, blank, move_keypoints, move_proposals, move_rotated, swap_keypoints
 from jaxvision.augment.pipeline import Sample
 from jaxvision.structures import Instances
 
@@ -56,6 +56,8 @@ class RandomFlip:
         targets = instances_of(sample)
         if targets is not None:
             mirrored["targets"] = self._instances(targets, matrix, size)
+        if "proposals" in sample:
+            mirrored["proposals"] = move_proposals(sample["proposals"], matrix, as_float(size))
         mirrored |= moved_origin(sample, matrix)  # a mirror is its own inverse
         return {**sample, **{name: _where(flip, value, sample[name]) for name, value in mirrored.items()}}
 

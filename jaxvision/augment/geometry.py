@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from jaxvision.augment import warp
-from jaxvision.augment.instances import Keep, Matrix, move_instances
+from jaxvision.augment.instances import Keep, Matrix, move_instances, move_proposals
 from jaxvision.structures import Instances
 
 Sample = Mapping[str, Any]
@@ -96,6 +96,8 @@ def move_sample(
                 width,
             )
         moved["targets"] = move_instances(targets, matrix, as_float(size), keep, masks, upright=upright)
+    if "proposals" in sample:
+        moved["proposals"] = move_proposals(sample["proposals"], matrix, as_float(size))
     if resized:
         moved["size"] = as_float(size)
     return {**moved, **moved_origin(sample, inverse)}

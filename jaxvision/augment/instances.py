@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from jaxvision.ops.masks import mask_boxes
-from jaxvision.structures import Instances
+from jaxvision.structures import Instances, Proposals
 
 Matrix = Float[Array, "3 3"]
 """Maps (x, y, 1) up to a factor."""
@@ -76,10 +76,7 @@ def move_boxes(
     targets: Instances, matrix: Matrix, size: Float[Array, " 2"], keep: Keep
 ) -> tuple[Instances, Bool[Array, " n"]]:
     """`move_instances` without masks, and which boxes the edge of the picture cuts."""
-    left, top, right, bottom = (targets.boxes[:, i] for i in range(4))
-    places = ((left, top), (right, top), (right, bottom), (left, bottom))
-    corners = move_points(matrix, jnp.stack([jnp.stack(place, axis=-1) for place in places]))
-    boxes = jnp.concatenate([jnp.min(corners, axis=0), jnp.max(corners, axis=0)], axis=-1)
+    boxes = _around_corners(targets.boxes, matrix)
     clipped = clip_boxes(boxes, size)
     area, left_over = box_areas(boxes), box_areas(clipped)
     share = jnp.where(area > 0, left_over / jnp.where(area > 0, area, 1.0), 0.0)
@@ -90,6 +87,21 @@ def move_boxes(
     if targets.rotated_boxes is not None:
         moved = dataclasses.replace(moved, rotated_boxes=move_rotated(targets.rotated_boxes, matrix))
     return moved, jnp.any(boxes != clipped, axis=-1)
+
+
+def move_proposals(proposals: Proposals, matrix: Matrix, size: Float[Array, " 2"]) -> Proposals:
+    """The regions after `matrix`, as boxes are moved; those of which something is in a picture of `size` stay."""
+    boxes = clip_boxes(_around_corners(proposals.boxes, matrix), size)
+    valid = proposals.valid & jnp.all(boxes[:, 2:] > boxes[:, :2], axis=-1)
+    return Proposals(jnp.where(valid[:, None], boxes, 0.0), valid)
+
+
+def _around_corners(boxes: Float[Array, "n 4"], matrix: Matrix) -> Float[Array, "n 4"]:
+    """The tight boxes of the moved corners."""
+    left, top, right, bottom = (boxes[:, i] for i in range(4))
+    places = ((left, top), (right, top), (right, bottom), (left, bottom))
+    corners = move_points(matrix, jnp.stack([jnp.stack(place, axis=-1) for place in places]))
+    return jnp.concatenate([jnp.min(corners, axis=0), jnp.max(corners, axis=0)], axis=-1)
 
 
 def with_masks(

@@ -67,7 +67,7 @@ class Mosaic:
         Keep(self.min_area_ratio, self.min_size)
 
     def mix(self, samples: Sample, key: PRNGKeyArray) -> dict[str, Any]:
-        _refuse("mosaic", samples, "panoptic")
+        _refuse("mosaic", samples, "panoptic", "proposals")
         if "targets" not in samples and "semantic" not in samples:
             raise ValueError("mosaic needs samples with targets or a semantic map; for image labels use cutmix")
         keys = jax.random.split(key, self.group)
@@ -155,7 +155,7 @@ class DetectionMixup:
                 raise ValueError(f"detection_mixup: {name} is {getattr(self, name)}, expected 0..1")
 
     def mix(self, samples: Sample, key: PRNGKeyArray) -> dict[str, Any]:
-        _refuse("detection_mixup", samples, "panoptic", "semantic")
+        _refuse("detection_mixup", samples, "panoptic", "semantic", "proposals")
         targets = instances_of(samples)
         if targets is None:
             raise ValueError("detection_mixup needs samples with targets; for image labels use mixup")
@@ -187,4 +187,5 @@ def _starts(
 def _refuse(name: str, samples: Sample, *keys: str) -> None:
     for key in keys:
         if key in samples:
-            raise ValueError(f"{name} cannot merge {key} maps, which these samples have: leave it out of data.augment")
+            what = key if key == "proposals" else f"{key} maps"
+            raise ValueError(f"{name} cannot merge {what}, which these samples have: leave it out of data.augment")

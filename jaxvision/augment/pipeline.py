@@ -1,5 +1,6 @@
 """Runs transforms over a batch, each sample with a random key of its own, or each group of neighbours with one."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -59,6 +60,45 @@ def pipeline(transforms: Sequence[Transform | GroupTransform]) -> Pipeline:
         return batch
 
     return run
+
+
+def changed_at(position: int, before: Pipeline, after: Pipeline) -> Pipeline:
+    """`before` for the batches of samples in front of a place in the whole of training, `after` from there on.
+
+    So the result is still a function of the seed and the samples' places alone. Both are compiled into one program, of
+    which a step runs one half. All samples of a batch lie on one side: `position` is the first one of a batch.
+
+    A key of the batch that only one of the two adds ("dropped", "mixed") is zero, or False, where the other one ran.
+
+    Raises:
+      ValueError: when the result is traced and the two give an array different shapes or dtypes.
+    """
+
+    def run(batch: Mapping[str, Any], seed_key: PRNGKeyArray) -> dict[str, Any]:
+        batch = dict(batch)
+        shapes: list[dict[str, Any]] = [jax.eval_shape(one, batch, seed_key) for one in (before, after)]
+        for key in shapes[0].keys() & shapes[1].keys():
+            kinds = [jax.tree.map(lambda x: (x.shape, x.dtype), one[key]) for one in shapes]
+            if kinds[0] != kinds[1]:
+                raise ValueError(
+                    f"augment makes {key!r} {_told(shapes[0][key])}, closing_augment {_told(shapes[1][key])}: what "
+                    "changes the kind of an array (mixup makes rows of labels) must be in both, if with probability=0"
+                )
+
+        def filled(one: Pipeline, batch: dict[str, Any], seed_key: PRNGKeyArray) -> dict[str, Any]:
+            given = one(batch, seed_key)
+            missing = {key: shape for shape in shapes for key, shape in shape.items() if key not in given}
+            return given | jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), missing)
+
+        begun = batch["position"][0] >= jnp.uint32(position)
+        branches = (functools.partial(filled, one) for one in (after, before))
+        return jax.lax.cond(begun, *branches, batch, seed_key)
+
+    return run
+
+
+def _told(tree: Any) -> str:
+    return ", ".join(f"{x.dtype}{list(x.shape)}" for x in jax.tree.leaves(tree))
 
 
 def check_groups(

@@ -119,6 +119,22 @@ class View:
             matrix = np.array([[-1.0, 0, self.size[1]], [0, 1.0, 0], [0, 0, 1]]) @ matrix
         return matrix
 
+    def invert_crops(self, crops: Shaped[Array, "*n h w"]) -> Shaped[Array, "*n h2 w2"]:
+        """Small maps of parts of the view (masks of RoI size) as maps of the same parts of the image: turned back."""
+        crops = jnp.rot90(crops, -self.turns, axes=(-2, -1))
+        flipped = [axis for axis, flip in ((-1, self.horizontal), (-2, self.vertical)) if flip]
+        return jnp.flip(crops, flipped) if flipped else crops
+
+    def shown_size(self, size: Float[Array, "b 2"]) -> Float[Array, "b 2"]:
+        """Height and width of each picture in the view, float32, of pictures at the upper left of their canvas.
+
+        Where the view moves them elsewhere (mirrors, turns, crops) its whole canvas counts as the picture.
+        """
+        if self.horizontal or self.vertical or self.turns % 4 or self.crop is not None:
+            return jnp.broadcast_to(jnp.asarray(self.shown, jnp.float32)[None], size.shape)
+        ratio = [after / before for after, before in zip(self.scaled, self.turned, strict=True)]
+        return size.astype(jnp.float32) * jnp.asarray(ratio, jnp.float32)[None]
+
     def _resize(self, maps: Shaped[Array, "b h2 w2 *c"], size: Size) -> Shaped[Array, "b h w *c"]:
         whole = not jnp.issubdtype(maps.dtype, jnp.floating)
         method = "nearest" if whole else self.method

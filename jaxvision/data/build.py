@@ -16,7 +16,7 @@ class Data:
     Attributes:
       train: shuffled batches of the training part.
       evaluation: batches of the validation part.
-      image_size: height and width of the canvas of evaluation, in pixels.
+      image_size: height and width of the canvas of prediction, in pixels, and of evaluation without `eval_buckets`.
       channels: 1 or 3.
     """
 
@@ -94,7 +94,7 @@ def _loader(config: Any, split: str, batch_size: int, seed: int, process_index: 
     source, train = build_source(config, split), split == "train"
     repeats = config.repeats if train else 1
     specs = config.host_transforms if train else config.eval_host_transforms
-    if hasattr(source, "gather") and not specs and not (train and config.buckets):
+    if hasattr(source, "gather") and not specs and not (config.buckets if train else config.eval_buckets):
         return Loader(source, batch_size, seed, process_index, process_count, repeats)
     if not isinstance(source, SampleSource):
         raise SetupError(
@@ -115,6 +115,7 @@ def _loader(config: Any, split: str, batch_size: int, seed: int, process_index: 
         channels=config.channels,
         max_instances=config.max_instances,
         buckets=tuple(map(tuple, config.buckets)) if train else (),
+        eval_buckets=() if train else tuple(map(tuple, config.eval_buckets)),
         workers=config.workers,
         training=train,
     )

@@ -6,6 +6,7 @@ A batch holds, each with a leading axis of the batch,
   left corner; `original_size` int32 `[2]`; `to_original` float32 `[3, 3]`, from canvas to original pixels (x, y, 1);
 - `label` int32, or float32 `[classes]`;
 - `targets`: `structures.Instances`, `max_instances` rows;
+- `proposals`: `structures.Proposals`, as many rows as the samples have;
 - `semantic` uint8 `[H, W]`; `panoptic` int32 `[H, W]` with `segment_labels` int32 and `segment_crowd`, `segment_valid`
   bool `[max_segments]`;
 
@@ -20,7 +21,7 @@ import numpy as np
 
 from jaxvision.data.samples import INSTANCE_KEYS, Sample
 from jaxvision.ops.masks import pack_masks
-from jaxvision.structures import Instances
+from jaxvision.structures import Instances, Proposals
 
 GEOMETRY = ("size", "original_size", "to_original")
 
@@ -39,6 +40,8 @@ def collate(samples: Sequence[Sample], *, max_instances: int = 100, max_segments
         batch["label"] = np.stack(labels) if np.ndim(labels[0]) else np.asarray(labels, np.int32)
     if "boxes" in first:
         batch["targets"] = _instances(samples, max_instances)
+    if "proposals" in first:
+        batch["proposals"] = _proposals(samples)
     for key in ("semantic", "panoptic"):
         if key in first:
             batch[key] = np.stack([sample[key] for sample in samples])
@@ -84,6 +87,12 @@ def _instances(samples: Sequence[Sample], rows: int) -> Instances:
     sides = boxes[..., 2:] - boxes[..., :2]
     columns.setdefault("area", np.where(columns["valid"], sides[..., 0] * sides[..., 1], 0.0).astype(np.float32))
     return Instances(**columns)
+
+
+def _proposals(samples: Sequence[Sample]) -> Proposals:
+    boxes = np.stack([np.asarray(sample["proposals"], np.float32) for sample in samples])
+    valid = np.all(boxes[..., 2:] > boxes[..., :2], axis=-1)
+    return Proposals(np.where(valid[..., None], boxes, np.float32(0)), valid)
 
 
 def _padded(values: np.ndarray, rows: int, dtype: Any) -> np.ndarray:

@@ -97,6 +97,11 @@ class Loader:
         """Batches of one evaluation, the last padded; equal for every process."""
         return -(-self.num_examples // self.batch_size)
 
+    def position(self, step: int) -> int:
+        """Of the first sample of a step (0-based) of training, see above; not modulo 2**32."""
+        epoch, first = divmod(step, self.steps_per_epoch)
+        return epoch * self.num_examples + first * self.batch_size
+
     def train(self, start_step: int = 0) -> Iterator[Batch]:
         """Endless batches from step `start_step` (0-based) on, in the order of each epoch."""
         if start_step < 0:

@@ -6,13 +6,13 @@ everything into the batch. Between them the pixels are decoded, by TensorFlow or
 
 import dataclasses
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxvision.data import maps
+from jaxvision.data import images, maps
 from jaxvision.data.collate import collate, dropped_instances
 from jaxvision.data.images import MAX_PIXELS, ImageError, read_image
 from jaxvision.data.jpeg import read_header
@@ -193,6 +193,18 @@ def finish(recipe: Recipe, job: Job, pixels: np.ndarray | None) -> None:
 def run(recipe: Recipe, light: SampleSource, batch: OpenBatch, place: int) -> None:
     """A whole job without TensorFlow."""
     finish(recipe, begin(recipe, light, batch, place, tensorflow=False), None)
+
+
+def sizes(light: SampleSource) -> Iterator[Size]:
+    """Height and width of every image: as annotated, else as its file says, which is not decoded."""
+    for row in range(len(light)):
+        if not isinstance(light, Table):
+            yield light.sample(row)["image"].shape[:2]
+        elif "size" in light.columns:
+            height, width = light.row_of("size", row)
+            yield int(height), int(width)
+        else:
+            yield images.read_header(light.file(row) if light.read is None else light.encoded(row)).size
 
 
 def find_damaged(source: SampleSource, rows: Sequence[int]) -> ImageError | None:

@@ -76,15 +76,17 @@ def change_pixels(
 def move(sample: Sample, view: View, *, train: bool) -> Sample:
     """Annotations from pixels of the image to pixels of the canvas.
 
-    Boxes are clipped to the picture. Keypoints outside of it are not labelled any more (0, 0, 0). Masks and maps take
-    the nearest pixel; outside of the image they are False, `IGNORED` and 0. A rotated box that is stretched becomes a
-    parallelogram, and is replaced by the smallest rectangle around it. `area` stays that of the original.
+    Boxes and proposals are clipped to the picture. Keypoints outside of it are not labelled any more (0, 0, 0). Masks
+    and maps take the nearest pixel; outside of the image they are False, `IGNORED` and 0. A rotated box that is
+    stretched becomes a parallelogram, and is replaced by the smallest rectangle around it. `area` stays that of the
+    original.
     """
     moved = dict(sample)
-    if "boxes" in sample:
-        height, width = view.size
-        boxes = view.boxes(np.asarray(sample["boxes"], np.float64).reshape(-1, 4))
-        moved["boxes"] = np.clip(boxes, 0, (width, height, width, height)).astype(np.float32)
+    for key in ("boxes", "proposals"):
+        if key in sample:
+            height, width = view.size
+            boxes = view.boxes(np.asarray(sample[key], np.float64).reshape(-1, 4))
+            moved[key] = np.clip(boxes, 0, (width, height, width, height)).astype(np.float32)
     if "keypoints" in sample:
         moved["keypoints"] = _keypoints(sample["keypoints"], view)
     if "rotated_boxes" in sample:

@@ -17,6 +17,7 @@ edge of the first column is 0 and its centre 0.5.
 | `keypoints` | float32 `[n, k, 3]` | x, y, visibility (0 not labelled, 1 hidden, 2 visible) |
 | `rotated_boxes` | float32 `[n, 5]` | centre x, y, width, height, angle in radians, clockwise as seen |
 | `texts` | tuple of n str | transcription of each object |
+| `proposals` | float32 `[p, 4]` | regions that may be objects, best first; p of every image; no area: no region |
 | `semantic` | uint8 `[h, w]` | class of each pixel, `IGNORED` where there is none |
 | `panoptic` | int32 `[h, w]` | number of the segment, from 1; 0 is unlabelled |
 | `segment_labels` | int32 `[s]` | class of segment 1, ..., s |

@@ -52,7 +52,8 @@ class Table:
 
     Columns, each with one row per image: `file` (object array of paths; required), `id`, `size` (int32 height and
     width as the annotations say, zeros where they do not), `label`, and `Ragged` ones of `data.samples` with one value
-    per object (`boxes` in pixels of the upright image, `labels`, `crowd`, `area`, `keypoints`, `rotated_boxes`). What
+    per object (`boxes` in pixels of the upright image, `labels`, `crowd`, `area`, `keypoints`, `rotated_boxes`), and
+    `proposals` (float32 `[p, 4]` of each image). What
     costs memory or time stays encoded until a sample is read: `segmentation` (Ragged of objects: COCO polygons or
     RLE) becomes `masks`, as `instance_file` does with the Ragged column `instance_values` (the value of each object's
     pixels); `semantic_file` becomes `semantic`; `panoptic_file` with the Ragged columns `segment_ids`,
@@ -157,7 +158,7 @@ class Table:
         row = self.row(index)
         sample: Sample = {"file": str(row["file"]), "id": row.get("id", index)}
         for name, value in row.items():
-            if name in INSTANCE_KEYS or name in ("label", "segment_labels", "segment_crowd"):
+            if name in INSTANCE_KEYS or name in ("label", "proposals", "segment_labels", "segment_crowd"):
                 sample[name] = tuple(value) if name == "texts" else np.array(value)
         if "label" in sample and not sample["label"].ndim:
             sample["label"] = int(sample["label"])

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from jaxvision.data import pipeline
 from jaxvision.data.loader import Loader
@@ -30,7 +30,7 @@ from jaxvision.data.order import bucket_of, permutation, repeated_rows
 from jaxvision.data.pipeline import Job, OpenBatch, Recipe
 from jaxvision.data.samples import SampleSource
 from jaxvision.data.table import Table
-from jaxvision.data.transforms.view import Size, split_forms
+from jaxvision.data.transforms.view import Size, View, compose, split_forms
 from jaxvision.errors import SetupError
 
 Batch = dict[str, Any]
@@ -49,8 +49,9 @@ class TfLoader(Loader):
       channels: 1 or 3.
       max_instances: rows of `targets`; what is more is left out, with one warning.
       buckets: canvases of training, one of which each step has: a function of (seed, step), and so the same on every
-        host. The samples of a step are fitted into its canvas. Empty: always `image_size`. Evaluation always takes
-        `image_size`.
+        host. The samples of a step are fitted into its canvas. Empty: always `image_size`.
+      eval_buckets: canvases of evaluation, of which each sample lies on the one that shows it largest; a batch has one
+        canvas. Empty: always `image_size`.
       workers: threads; None is the number of cores that this process may use.
       training: whether objects that are hardly to be seen are left out (`data.prepare.MIN_SIDE`).
     """
@@ -61,6 +62,7 @@ class TfLoader(Loader):
     channels: int = 3
     max_instances: int = 100
     buckets: tuple[Size, ...] = ()
+    eval_buckets: tuple[Size, ...] = ()
     workers: int | None = None
     training: bool = True
 
@@ -69,7 +71,7 @@ class TfLoader(Loader):
         split_forms(self.transforms)
         if self.channels not in (1, 3):
             raise SetupError(f"channels is {self.channels}: images have 1 channel (grey) or 3 (RGB)")
-        for size in (self.image_size, *self.buckets):
+        for size in (self.image_size, *self.buckets, *self.eval_buckets):
             if len(size) != 2 or min(size) < 1:
                 raise SetupError(f"a canvas is {size}: expected (height, width) of at least 1 pixel")
         if self.max_instances < 1:
@@ -100,15 +102,48 @@ class TfLoader(Loader):
         for batch in self._made(open_batch, None):
             yield self._finished(batch, np.ones(len(batch.rows), bool))
 
+    @property
+    def evaluation_steps(self) -> int:
+        """Batches of one evaluation; equal for every process."""
+        return len(self._evaluation)
+
     def evaluate(self) -> Iterator[Batch]:
-        """Every sample once, in the order of the source; the last one repeats, not `valid`, to fill the last batch."""
+        """Every sample once, bucket by bucket, in each in the order of the source.
+
+        Of each bucket the last sample repeats, not `valid`, to fill its last batch.
+        """
+        first = self.process_index * self.local_batch_size
+        places = np.arange(first, first + self.local_batch_size)
 
         def open_batch(number: int) -> OpenBatch:
-            rows = np.minimum(self._places(number), self.num_examples - 1)
-            return OpenBatch(rows, rows, self.image_size, self.channels)
+            canvas, rows = self._evaluation[number]
+            own = rows[np.minimum(places, len(rows) - 1)]
+            return OpenBatch(own, own, canvas, self.channels)
 
         for number, batch in enumerate(self._made(open_batch, self.evaluation_steps)):
-            yield self._finished(batch, self._places(number) < self.num_examples)
+            yield self._finished(batch, places < len(self._evaluation[number][1]))
+
+    @functools.cached_property
+    def _evaluation(self) -> list[tuple[Size, Int[np.ndarray, " b"]]]:
+        """Canvas and rows of each batch of all processes; the last one of a bucket may have fewer."""
+        of_row = self._buckets_of_rows() if len(self.eval_buckets) > 1 else np.zeros(self.num_examples, np.int64)
+        batches = []
+        for bucket, canvas in enumerate(self.eval_buckets or (self.image_size,)):
+            rows = np.flatnonzero(of_row == bucket)
+            batches += [(canvas, rows[i : i + self.batch_size]) for i in range(0, len(rows), self.batch_size)]
+        return batches
+
+    def _buckets_of_rows(self) -> Int[np.ndarray, " n"]:
+        """The bucket that shows each sample largest, the first of several."""
+        geometric, _ = split_forms(self.transforms)
+
+        def bucket_for(size: Size) -> int:
+            views = [View.whole(size, canvas) for canvas in self.eval_buckets]
+            steps = [compose(view, {}, geometric, np.random.default_rng(0))[0].step for view in views]
+            return int(np.argmin([x * y for x, y in steps]))
+
+        known = functools.cache(bucket_for)
+        return np.array([known(size) for size in pipeline.sizes(self._recipe.light)])
 
     def example_batch(self) -> Batch:
         """A batch of this structure, for initialisation and abstract evaluation: the first sample, repeated."""

@@ -45,12 +45,34 @@ def test_a_run_trains_on_mixtures_and_evaluates_whole_labels(tmp_path, unoptimiz
 
 
 def test_batches_that_do_not_divide_into_groups_are_refused_before_anything_starts():
-    config = load(("data.augment", "('mosaic',)"))
+    config = load(("data.augment", "('mosaic',)"), ("data.batch_size", "16"))
     with pytest.raises(errors.SetupError, match="Mosaic mixes neighbouring samples in groups of 4, but .* 8 shares"):
         experiment.build(config)
     config = load(("data.eval_transforms", "(dict(name='mixup', num_classes=10),)"))
     with pytest.raises(errors.SetupError, match="eval_transforms holds 'mixup', which mixes samples"):
         experiment.build(config)
+
+
+def test_the_closing_epochs_have_transforms_of_their_own():
+    """Of the smoke form's two steps the second is the closing one, on a resumed run as well: the place decides."""
+    closing = (("schedule.closing_epochs", "1"), ("data.augment", "(dict(name='random_hsv', value=0.9),)"))
+    config = load(*closing)
+    run = experiment.build(config)
+    plain = jax.jit(experiment.build_preprocess(config, train=False))
+    usual = jax.jit(experiment.build_preprocess(config, train=True))
+    fed, key = jax.jit(run.settings.preprocess), jax.random.key(0)
+    assert (run.total_steps, run.settings.closing_step) == (2, 1)
+    for step, alone in enumerate((usual, plain)):
+        batch = next(run.data.train.train(step))
+        assert int(batch["position"][0]) == run.data.train.position(step)
+        jax.tree.map(np.testing.assert_array_equal, fed(batch, key), alone(batch, key))
+
+
+def test_closing_epochs_that_cannot_be_are_refused():
+    with pytest.raises(errors.SetupError, match=r"closing_epochs=5 \(.* steps\) is longer than the run \(2 steps\)"):
+        experiment.build(load(("schedule.closing_epochs", "5")))
+    with pytest.raises(errors.SetupError, match="closing_augment is never used: set schedule.closing_epochs"):
+        experiment.build(load(("data.closing_augment", "('random_flip',)"), ("schedule.closing_epochs", "0")))
 
 
 def test_micro_batches_and_devices_see_the_same_mixtures():

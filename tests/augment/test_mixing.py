@@ -1,6 +1,7 @@
 """Transforms that mix neighbours: what the mixtures hold, and that they depend on seed and position alone."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh
@@ -15,6 +16,7 @@ from jaxvision.augment import (
     Mosaic,
     Normalize,
     RandomFlip,
+    changed_at,
     check_groups,
     pipeline,
 )
@@ -164,6 +166,42 @@ def test_a_batch_that_does_not_divide_into_groups_is_refused():
     with pytest.raises(ValueError, match="data.batch_size / 8 has 1 of them; the nearest sizes: 2"):
         check_groups((Mixup(CLASSES),), 1, "data.batch_size / 8")
     check_groups((RandomFlip(),), 1)
+
+
+def test_transforms_change_at_a_place_in_training_within_one_program(unoptimized):
+    """To the same bits as each of the two alone would make; what only the first adds is zero from then on."""
+
+    def noise(sample, key):
+        moved = sample["image"] + jax.random.randint(key, (), 0, 256, jnp.int32).astype(jnp.uint8)
+        return {**sample, "image": moved, "dropped": jnp.int32(3)}
+
+    before, after = pipeline((noise,)), pipeline((RandomFlip(),))
+    key, first = jax.random.key(3), images(8) | {"position": np.arange(8, dtype=np.uint32)}
+    second = {**first, "position": first["position"] + np.uint32(8)}
+    with strict():
+        changing = jax.jit(changed_at(8, before, after))
+        one, two = (jax.device_get(changing(batch, key)) for batch in (first, second))
+        alone = jax.device_get((jax.jit(before)(first, key), jax.jit(after)(second, key)))
+    assert changing._cache_size() == 1
+    jax.tree.map(np.testing.assert_array_equal, one, alone[0])
+    assert (two.pop("dropped") == 0).all() and (one["dropped"] == 3).all()
+    jax.tree.map(np.testing.assert_array_equal, two, alone[1])
+
+
+def test_eight_devices_change_together(unoptimized):
+    before, after = pipeline((Mixup(CLASSES),)), pipeline((Mixup(CLASSES, probability=0.0), RandomFlip()))
+    batch, key = images(16), jax.random.key(3)
+    mesh = Mesh(np.array(jax.devices()), ("batch",))
+    for position in (40, 56):
+        change = changed_at(position, before, after)
+        mapped = jax.shard_map(change, mesh=mesh, in_specs=(P("batch"), P()), out_specs=P("batch"), check_vma=True)
+        assert_same(jax.jit(mapped)(batch, key), jax.jit(before if position == 56 else after)(batch, key))
+
+
+def test_transforms_that_make_different_arrays_cannot_change():
+    change = changed_at(8, pipeline((Mixup(CLASSES),)), pipeline((RandomFlip(),)))
+    with pytest.raises(ValueError, match=r"augment makes 'label' float32\[8, 5\], closing_augment int32\[8\]"):
+        jax.eval_shape(change, images(8), jax.random.key(0))
 
 
 def in_order(targets, i):

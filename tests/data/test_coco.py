@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -352,6 +353,18 @@ def test_panoptic_maps_are_numbered_as_their_segments_are_listed(tmp_path):
     sample = coco_panoptic(pictures, file, None, file, split="train").sample(0)
     assert sample["panoptic"][0, [0, 15, 25]].tolist() == [2, 0, 1]
     assert sample["segment_labels"].tolist() == [1, 0] and sample["segment_crowd"].tolist() == [True, False]
+
+
+def test_classes_of_things_come_before_those_of_stuff(tmp_path):
+    pictures, file = panoptic(tmp_path, [{"id": 256, "category_id": 7}, {"id": 5, "category_id": 3}])
+    document = json.loads(Path(file).read_text())
+    before = coco_panoptic(pictures, file, None, file, split="train").class_names
+    for category in document["categories"]:
+        category["isthing"] = int(category["id"] == 7)
+    Path(file).write_text(json.dumps(document))
+    table = coco_panoptic(pictures, file, None, file, split="train")
+    assert table.class_names == before[::-1] and table.things == (True, False)
+    assert table.sample(0)["segment_labels"].tolist() == [0, 1]
 
 
 def test_bad_segments_and_missing_maps_are_left_out_and_named(tmp_path):

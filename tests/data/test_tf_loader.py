@@ -344,6 +344,56 @@ def test_each_step_has_a_bucket_that_every_process_knows(small):
     assert {batch["image"].shape[1:3] for batch in loaders[0].evaluate()} == {(7, 9)}
 
 
+@pytest.fixture(scope="module")
+def oriented(tmp_path_factory):
+    """Eleven images, seven of them wide, one square; they are 20 to 30 pixels high and wide."""
+    folder, shapes = tmp_path_factory.mktemp("oriented"), [(20, 30)] * 4 + [(30, 20)] * 3 + [(20, 20)] + [(21, 28)] * 3
+    shapes = [shapes[i] for i in np.random.default_rng(1).permutation(11)]
+    files = [save(folder / f"{i}.png", picture(i, size)) for i, size in enumerate(shapes)]
+    return Table("oriented", (), {"file": np.array(files, object), "size": np.array(shapes)})
+
+
+WIDE, TALL = (24, 36), (36, 24)
+
+
+def on_buckets(table, process=0, processes=1, **options):
+    options = {"transforms": (ResizeSide(24, 36),), "image_size": (36, 36), "training": False} | options
+    return TfLoader(table, 4, 0, process, processes, workers=2, **options)
+
+
+@pytest.mark.parametrize("annotated", [True, False])
+def test_evaluation_has_each_image_on_the_canvas_of_its_orientation_at_its_full_size(oriented, annotated, either):
+    table = oriented if annotated else dataclasses.replace(oriented, columns={"file": oriented.columns["file"]})
+    loader, plain = on_buckets(table, eval_buckets=(WIDE, TALL)), on_buckets(table)
+    whole = {int(i): (b, row) for b in plain.evaluate() for row, i in enumerate(b["index"]) if b["valid"][row]}
+    batches = list(loader.evaluate())
+    assert [b["image"].shape[1:3] for b in batches] == [WIDE, WIDE, TALL] and loader.evaluation_steps == 3
+    assert [int(b["valid"].sum()) for b in batches] == [4, 4, 3]
+    seen = []
+    for batch in batches:
+        order = batch["index"][batch["valid"]].tolist()
+        assert order == sorted(order) and set(batch["index"][~batch["valid"]].tolist()) <= {order[-1]}
+        for row, index in enumerate(order):
+            other, place = whole[index]
+            height, width = batch["size"][row].astype(int)
+            assert oriented.columns["size"][index].argmax() == np.argmax(batch["image"].shape[1:3]) or height == width
+            for name in ("size", "original_size", "to_original", "position"):
+                np.testing.assert_array_equal(batch[name][row], other[name][place], name)
+            np.testing.assert_array_equal(batch["image"][row, :height, :width], other["image"][place, :height, :width])
+        seen += order
+    assert sorted(seen) == list(range(11))
+
+
+def test_processes_agree_on_the_canvases_of_evaluation(oriented):
+    parts = [list(on_buckets(oriented, i, 2, eval_buckets=(WIDE, TALL)).evaluate()) for i in range(2)]
+    (alone,) = [list(on_buckets(oriented, eval_buckets=(WIDE, TALL)).evaluate())]
+    for batch, *own in zip(alone, *parts, strict=True):
+        for name in ("image", "valid", "index", "size"):
+            np.testing.assert_array_equal(batch[name], np.concatenate([part[name] for part in own]), name)
+    tall = oriented.take(np.flatnonzero(np.diff(oriented.columns["size"], axis=1)[:, 0] < 0))
+    assert [b["image"].shape[1:3] for b in on_buckets(tall, eval_buckets=(WIDE, TALL)).evaluate()] == [TALL]
+
+
 def test_example_batch_has_the_structure_of_a_batch(table):
     loader = TfLoader(table, 4, transforms=(Letterbox(),), image_size=(32, 32), max_instances=3, workers=1)
     example, batch = loader.example_batch(), next(loader.evaluate())

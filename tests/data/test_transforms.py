@@ -16,6 +16,7 @@ from jaxvision.data.transforms import (
     Letterbox,
     RandomCrop,
     RandomResizedCrop,
+    RandomScaledCrop,
     RandomShortSide,
     Resize,
     ResizeSide,
@@ -72,6 +73,18 @@ def test_short_sides_are_all_chosen():
     assert sizes == {(300, 400), (400, 533)}
 
 
+def test_windows_of_scaled_pictures_lie_inside_and_half_of_the_pictures_stay():
+    views = [plan(RandomScaledCrop(), seed=seed)[0] for seed in range(60)]
+    whole = [view.window == (0, 0, 640, 480) for view in views]
+    assert 15 < sum(whole) < 45
+    for view in (view for view, same in zip(views, whole, strict=True) if not same):
+        left, top, right, bottom = view.window
+        assert 0 <= left < right <= 640 + 1e-6 and 0 <= top < bottom <= 480 + 1e-6
+        assert all(384 <= side <= 600 for side in view.size)
+        assert (right - left) / view.size[1] == pytest.approx((bottom - top) / view.size[0], rel=0.01)
+        assert any(abs((right - left) / view.size[1] - 480 / short) < 0.01 for short in (400, 500, 600))
+
+
 def test_a_side_never_vanishes():
     assert plan(ResizeSide(None, 10), (1, 1000))[0].size == (1, 10)
 
@@ -82,6 +95,11 @@ def test_letterbox_centres_the_picture_on_grey():
     np.testing.assert_allclose(view.boxes(np.array([[0.0, 0, 640, 480]])), [[0, 40, 320, 280]], atol=1e-9)
     small, _ = plan(Letterbox(upscale=False), (100, 50), (320, 320))
     np.testing.assert_allclose(small.boxes(np.array([[0.0, 0, 50, 100]])), [[135, 110, 185, 210]], atol=1e-9)
+
+
+def test_letterbox_in_the_corner_keeps_the_size_of_the_picture():
+    view, _ = plan(Letterbox(centered=False), (480, 640), (320, 320))
+    assert view.size == (240, 320) and view.fill == 114 and view.window == (0, 0, 640, 480)
 
 
 def test_center_crop_is_the_middle_and_pads_what_is_smaller():
@@ -235,6 +253,8 @@ def test_the_two_forms_are_told_apart():
         (lambda: Letterbox(fill=300), "fill is 300, expected 0..255"),
         (lambda: RandomCrop(padding=-1), "padding is -1"),
         (lambda: RandomResizedCrop(scale=(0.5, 0.1)), "scale is (0.5, 0.1)"),
+        (lambda: RandomScaledCrop(sides=(9, 3)), "sides is (9, 3)"),
+        (lambda: RandomScaledCrop(probability=2), "probability is 2"),
         (lambda: Expand(sides=(0.5, 2)), "expected at least 1"),
         (lambda: Expand(probability=2), "probability is 2"),
         (lambda: IouCrop(overlaps=(0.5,)), "expected one of at least 1"),

@@ -89,6 +89,15 @@ def read_document(path: str) -> Record:
     return document
 
 
+def share_with_masks(path: str) -> float:
+    """How many of the objects of a COCO file have a `segmentation`, 0 to 1; 0 for a file without objects.
+
+    Raises: as `read_document`.
+    """
+    objects = [one for one in read_document(path)["annotations"] if isinstance(one, dict)]
+    return sum(bool(one.get("segmentation")) for one in objects) / max(1, len(objects))
+
+
 _CATEGORIES: dict[tuple[str, int, int], list[Record]] = {}
 """Of training files that were read, by path, size and time: the validation part needs nothing else of them."""
 

@@ -24,6 +24,8 @@ def coco_panoptic(
 ) -> Table:
     """A table with `panoptic` maps, the class of each segment, and which classes are things (`isthing`).
 
+    Classes of things come first, then those of stuff, each in the order of their ids (COCO's ids are so already).
+
     Args:
       images: folder of the training images.
       annotations: JSON file of the training part.
@@ -47,6 +49,9 @@ def coco_panoptic(
     png_folder = directory(given or str(as_path(path)).removesuffix(".json"), "the PNG files of panoptic annotations")
     faults = Faults(str(path))
     names, label_of = class_labels(document, path, None if training else annotations)
+    things = {c["name"]: bool(c.get("isthing", 1)) for c in document["categories"]}
+    before, names = names, tuple(sorted(names, key=lambda name: not things.get(name, True)))
+    label_of = {key: names.index(before[label]) for key, label in label_of.items()}
     listed = ImageList.read(document, path, folder, faults, warn_unused=False)
     records, rows = _records(document["annotations"], listed, path, faults)
     files = locate(png_folder, [record["file_name"] for record in records])
@@ -62,7 +67,6 @@ def coco_panoptic(
     columns["panoptic_file"] = np.array([files[i] for i in there], object)
     columns |= _segments([records[i] for i in there], label_of, faults)
     faults.warn()
-    things = {c["name"]: bool(c.get("isthing", 1)) for c in document["categories"]}
     table = Table(f"coco_panoptic:{path}", names, columns, things=tuple(things.get(name, True) for name in names))
     return table if eval_annotations is not None else holdout(table, split)
 

@@ -10,7 +10,7 @@ All geometric ones come before those of pixels. `rng` is `data.order.sample_rng(
 which they draw in turn.
 """
 
-from jaxvision.data.transforms.crops import CenterCrop, Expand, IouCrop, RandomCrop, RandomResizedCrop
+from jaxvision.data.transforms.crops import CenterCrop, Expand, IouCrop, RandomCrop, RandomResizedCrop, RandomScaledCrop
 from jaxvision.data.transforms.resize import Letterbox, RandomShortSide, Resize, ResizeSide
 from jaxvision.data.transforms.view import HostTransform, View, split_forms
 
@@ -22,6 +22,7 @@ __all__ = [
     "Letterbox",
     "RandomCrop",
     "RandomResizedCrop",
+    "RandomScaledCrop",
     "RandomShortSide",
     "Resize",
     "ResizeSide",

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from jaxvision.data.samples import INSTANCE_KEYS, Sample
+from jaxvision.data.transforms.resize import side_size
 from jaxvision.data.transforms.view import (
     Fill,
     Interpolation,
@@ -118,6 +119,39 @@ class RandomResizedCrop:
         elif width / height > self.ratio[1]:
             new_width = min(width, round(height * self.ratio[1]))
         return (width - new_width) // 2, (height - new_height) // 2, new_height, new_width
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomScaledCrop:
+    """A window of random sides, cut after the picture got a random scale (DETR, Carion et al. 2020, appendix A.4).
+
+    A resize follows, of all pictures, so that it does not matter that those without a window keep their size.
+
+    Attributes:
+      shorts: lengths to choose the shorter side of the picture from.
+      sides: shortest and longest side of the window in pixels, no longer than the picture; uniform, each by itself.
+      probability: else the picture stays as it is.
+    """
+
+    shorts: tuple[int, ...] = (400, 500, 600)
+    sides: tuple[int, int] = (384, 600)
+    probability: float = 0.5
+
+    def __post_init__(self):
+        if not self.shorts or min(self.shorts) < 1:
+            raise SetupError(f"random_scaled_crop: shorts is {self.shorts}, expected lengths of at least 1 pixel")
+        check_range("random_scaled_crop", "sides", self.sides)
+        if not 0 <= self.probability <= 1:
+            raise SetupError(f"random_scaled_crop: probability is {self.probability}, expected 0..1")
+
+    def plan(self, view: View, sample: Sample, rng: np.random.Generator) -> tuple[View, Sample]:
+        if rng.random() >= self.probability:
+            return view, sample
+        view = view.resize(side_size(view.size, self.shorts[rng.integers(len(self.shorts))], None))
+        low, high = self.sides
+        height, width = (int(rng.integers(min(low, side), min(high, side) + 1)) for side in view.size)
+        top, left = (int(rng.integers(old - new + 1)) for old, new in zip(view.size, (height, width), strict=True))
+        return view.crop(left, top, height, width), sample
 
 
 @dataclasses.dataclass(frozen=True)

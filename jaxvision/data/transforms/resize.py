@@ -108,11 +108,14 @@ class Letterbox:
       size: height and width; None is the canvas.
       fill: of the ground.
       upscale: whether small pictures are enlarged.
+      centered: False: the picture lies in the upper left corner and keeps its size, and the ground is the canvas
+        around it (YOLOX).
     """
 
     size: Size | None = None
     fill: Fill = 114
     upscale: bool = True
+    centered: bool = True
 
     def __post_init__(self):
         check_size("letterbox", self.size)
@@ -123,6 +126,8 @@ class Letterbox:
         scale = min(height / view.size[0], width / view.size[1])
         scale = scale if self.upscale else min(scale, 1.0)
         view = view.resize((round(view.size[0] * scale), round(view.size[1] * scale)))
+        if not self.centered:
+            return dataclasses.replace(view, fill=self.fill), sample
         top, left = (height - view.size[0]) // 2, (width - view.size[1]) // 2
         return view.crop(-left, -top, height, width, self.fill), sample
 
