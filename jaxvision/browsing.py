@@ -60,7 +60,8 @@ def browse(
     with errors.setup():
         data = build_data(config.data, config.seed)
         loader = data.train if split == "train" else data.evaluation
-        preprocess = jax.jit(experiment.build_preprocess(config, train=split == "train"))
+        training = experiment.training_preprocess(config, data.train) if split == "train" else None
+        preprocess = jax.jit(training or experiment.build_preprocess(config, train=False))
         batches = loader.train(step) if split == "train" else itertools.islice(loader.evaluate(), step, None)
         key = augmentation_key(config.seed)
         found: list[Fed] = []

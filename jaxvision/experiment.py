@@ -3,8 +3,9 @@
 import dataclasses
 import functools
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 from jaxvision import augment, errors, trees
 from jaxvision import config as configs
 from jaxvision.data.build import Data, build_data
+from jaxvision.data.loader import Loader
 from jaxvision.engine import distributed
 from jaxvision.engine.evaluation import Evaluator
 from jaxvision.engine.optimizers import OptimizerBundle, make_optimizer
@@ -24,11 +26,14 @@ from jaxvision.engine.state import Preprocess, TrainState, Transforms, create_st
 from jaxvision.engine.step import CompiledSteps, StepSettings, make_train_step
 from jaxvision.engine.task import Batch, Task
 from jaxvision.engine.tta import TTA, augmented
+from jaxvision.trees import flatten
 
 DTYPES = {"float32": jnp.float32, "bf16": jnp.bfloat16}
 EVAL_BATCH_SIZE = "data.eval_batch_size (or data.batch_size)"
 EXAMPLES = 12
 """Evaluation samples whose predictions a run draws at its end."""
+TRAINING_TRANSFORMS = ("augment", "closing_augment")
+"""Keys of the data section."""
 VERSIONS = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
@@ -142,14 +147,15 @@ def build(config: Any, devices: Parallel | None = None) -> Experiment:
         check_batch_size(config.data.eval_batch_size or config.data.batch_size, devices.shares, name=EVAL_BATCH_SIZE)
         data = build_data(config.data, config.seed, jax.process_index(), jax.process_count())
         task = build_task(config, class_names=data.class_names, num_classes=data.num_classes)
-    schedule = dataclasses.replace(schedule, freeze=(*schedule.freeze, *frozen_paths(task)))
-    total_steps = schedule.steps or (schedule.epochs or 0) * data.train.steps_per_epoch
+    total_steps = length_of(schedule, data.train.steps_per_epoch)
     with errors.setup():
-        transforms = build_transforms(config, train=True)
-        augment.check_groups(transforms, config.data.batch_size // devices.shares, f"each of {devices.shares} shares")
-    preprocess = augment.pipeline(transforms)
+        for name in TRAINING_TRANSFORMS:
+            share = config.data.batch_size // devices.shares
+            augment.check_groups(build_transforms(config, name), share, f"each of {devices.shares} shares")
+        preprocess = training_preprocess(config, data.train)
     example = data.train.example_batch()
     params = jax.eval_shape(lambda key, batch: task.init(key, preprocess(batch, key)), jax.random.key(0), example)
+    schedule = dataclasses.replace(schedule, freeze=(*schedule.freeze, *frozen_paths(task, params["params"])))
     with errors.setup():
         bundle = make_optimizer(
             schedule,
@@ -163,7 +169,9 @@ def build(config: Any, devices: Parallel | None = None) -> Experiment:
     settings = StepSettings(
         total_steps=total_steps,
         accumulate=schedule.accumulate,
+        closing_step=closing_step(schedule, data.train.steps_per_epoch),
         ema=schedule.ema,
+        ema_ramp=schedule.ema_ramp,
         dtype=DTYPES[config.precision],
         preprocess=preprocess,
         axis_name=devices.axis_name,
@@ -195,29 +203,91 @@ def build_task(config: Any, *, class_names: tuple[str, ...], num_classes: int) -
     return configs.build("task", config.task, model=model, class_names=tuple(class_names))
 
 
-def frozen_paths(task: Task) -> tuple[str, ...]:
-    """Patterns of the parameters that the task, or parts of its model (`frozen_stages`), keep frozen: no decay moves
-    them."""
+def frozen_paths(task: Task, params: Any) -> tuple[str, ...]:
+    """Patterns of the parameters that no decay may move: what the task or its model keeps frozen, or the model's parts,
+    by their `frozen_stages` or a norm "frozen_bn".
+
+    Args:
+      params: of the task, or their shapes.
+    """
     model = getattr(task, "model", None)
-    parts = [field.name for field in dataclasses.fields(model)] if dataclasses.is_dataclass(model) else []
-    own = {name: getattr(getattr(model, name), "frozen_paths", ()) for name in parts if name not in ("parent", "name")}
-    return (*task.frozen_paths, *(f"{name}/{pattern}" for name, patterns in own.items() for pattern in patterns))
+    fields = [field.name for field in dataclasses.fields(model)] if dataclasses.is_dataclass(model) else []
+    parts = {name: getattr(model, name) for name in fields if name not in ("parent", "name")}
+    own = [f"{name}/{pattern}" for name, part in parts.items() for pattern in getattr(part, "frozen_paths", ())]
+    for name, part in parts.items():
+        if getattr(getattr(part, "norm", None), "kind", None) == "frozen_bn":
+            own += frozen_norms(name, flatten(params))
+    return (*task.frozen_paths, *getattr(model, "frozen_paths", ()), *own)
+
+
+def frozen_norms(part: str, paths: Iterable[str]) -> list[str]:
+    """One pattern of the scales and biases of all norms below `part`, if there are any."""
+    norms = [path.removesuffix("/scale") for path in paths if path.startswith(f"{part}/") and path.endswith("/scale")]
+    return [f"({'|'.join(map(re.escape, norms))})/(scale|bias)"] if norms else []
+
+
+def length_of(schedule: configs.Schedule, steps_per_epoch: int) -> int:
+    """Steps of the whole run."""
+    return schedule.steps or (schedule.epochs or 0) * steps_per_epoch
+
+
+def closing_step(schedule: configs.Schedule, steps_per_epoch: int) -> int | None:
+    """The step (0-based) with which the closing epochs begin; None where there are none.
+
+    Raises:
+      SetupError: they are longer than the run.
+    """
+    if not schedule.closing_epochs:
+        return None
+    total, steps = length_of(schedule, steps_per_epoch), round(schedule.closing_epochs * steps_per_epoch)
+    if steps > total:
+        given = f"schedule.closing_epochs={schedule.closing_epochs:g}"
+        raise errors.SetupError(f"{given} ({steps} steps) is longer than the run ({total} steps)")
+    return total - steps
 
 
 def build_preprocess(config: Any, *, train: bool) -> Preprocess:
-    """The device transforms of the data section as one function of a batch and a key."""
-    return augment.pipeline(build_transforms(config, train=train))
+    """The device transforms of evaluation, or those of training, as one function of a batch and a key.
+
+    The closing epochs of a training are left out, see `training_preprocess`.
+    """
+    return augment.pipeline(build_transforms(config, "augment" if train else None))
 
 
-def build_transforms(config: Any, *, train: bool) -> list[Any]:
-    """The device transforms of the data section: augmentation (in training), then those of evaluation.
+def training_preprocess(config: Any, loader: Loader) -> Preprocess:
+    """The device transforms of training as one function of a batch and a key, those of the closing epochs included.
+
+    Args:
+      config: a whole config.
+      loader: of the training data.
+
+    Raises:
+      SetupError: closing transforms without closing epochs, or a run of more samples than positions can tell apart.
+    """
+    schedule: configs.Schedule = configs.section(config, "schedule")
+    first = closing_step(schedule, loader.steps_per_epoch)
+    usual, closing = (augment.pipeline(build_transforms(config, name)) for name in TRAINING_TRANSFORMS)
+    if first is None and config.data.closing_augment:
+        raise errors.SetupError("data.closing_augment is never used: set schedule.closing_epochs, or leave it empty")
+    if first is None:
+        return usual
+    if loader.position(length_of(schedule, loader.steps_per_epoch)) > 2**32:
+        raise errors.SetupError("a run with closing epochs has at most 2**32 samples: shorten it")
+    return augment.changed_at(loader.position(first), usual, closing)
+
+
+def build_transforms(config: Any, before: str | None = None) -> list[Any]:
+    """The device transforms of the data section: those of evaluation, and in front of them those called `before`.
 
     Pixels that none of them normalises are divided by 255, as float32.
+
+    Args:
+      before: one of `TRAINING_TRANSFORMS`.
 
     Raises:
       ValueError: transforms of evaluation that mix samples.
     """
-    names = ("augment", "eval_transforms") if train else ("eval_transforms",)
+    names = ("eval_transforms",) if before is None else (before, "eval_transforms")
     chosen = [configs.build("augment", spec) for name in names for spec in config.data[name]]
     for spec in config.data.eval_transforms:
         if isinstance(configs.build("augment", spec), augment.GroupTransform):

@@ -141,3 +141,10 @@ def test_frozen_stages_are_kept_out_of_the_optimizer(tmp_path, unoptimized):
     training.train(config, tmp_path / "run")
     after = flatten(jv.Inferencer(tmp_path / "run").model.variables["params"])
     assert {path for path in before if (np.asarray(before[path]) == after[path]).all()} == frozen
+
+
+def test_frozen_norms_are_kept_out_of_the_optimizer_whose_decay_would_shrink_them():
+    config = configs.load("resnet18_cifar10_subset:smoke", [("model.backbone.norm", "frozen_bn")])
+    rows = experiment.build(config).bundle.table.rows
+    frozen = {row.path for row in rows if row.frozen}
+    assert frozen == {row.path for row in rows if row.path.startswith("backbone/") and len(row.shape) == 1} != set()

@@ -68,13 +68,14 @@ def learning_rates(config: Any, examples: int | None = None) -> Rates:
 def _bundle(config: Any, per_epoch: int, class_names: tuple[str, ...], num_classes: int) -> OptimizerBundle:
     schedule: configs.Schedule = configs.section(config, "schedule")
     task = experiment.build_task(config, class_names=class_names, num_classes=num_classes)
-    schedule = dataclasses.replace(schedule, freeze=(*schedule.freeze, *experiment.frozen_paths(task)))
-    preprocess = augment.pipeline(experiment.build_transforms(config, train=False))
+    preprocess = augment.pipeline(experiment.build_transforms(config))
     batch = example_batch((*config.data.image_size, config.data.channels))
     variables = jax.eval_shape(lambda key, b: task.init(key, preprocess(b, key)), jax.random.key(0), batch)
+    params = variables["params"]
+    schedule = dataclasses.replace(schedule, freeze=(*schedule.freeze, *experiment.frozen_paths(task, params)))
     return make_optimizer(
         schedule,
-        variables["params"],
+        params,
         optimizer=configs.build("optimizer", schedule.optimizer),
         learning_rate=configs.build("learning_rate", schedule.learning_rate),
         total_steps=schedule.steps or (schedule.epochs or 0) * per_epoch,

@@ -48,12 +48,15 @@ class Data:
       host_transforms: of training, before images are decoded: crops, resizing, policies; for sources of files.
       eval_host_transforms: of evaluation and prediction; none stretches images to `image_size`.
       augment: device transforms of training.
-      eval_transforms: device transforms of training, after `augment`, and of evaluation (normalisation); without a
+      closing_augment: those of the last `schedule.closing_epochs`, in place of `augment`.
+      eval_transforms: device transforms of training, after those, and of evaluation (normalisation); without a
         `normalize` among them pixels are divided by 255.
       eval_batch_size: global; None: `batch_size`.
       prefetch: batches that are prepared ahead.
       max_instances: rows for the objects of an image; more are counted and left out.
       buckets: canvases (height, width) of training instead of `image_size`; one per step, chosen by seed and step.
+      eval_buckets: canvases of evaluation instead of `image_size`: each image lies on the one that shows it largest. A
+        batch has one canvas, so that there is a last partial batch, and a compiled program, for each.
       workers: threads that decode; None: one per core.
       repeats: times that an image is in a batch, each time augmented anew; epochs keep their length (repeated
         augmentation, Hoffer et al. 2020).
@@ -66,11 +69,13 @@ class Data:
     host_transforms: Any = slot("host_transform", many=True, default=())
     eval_host_transforms: Any = slot("host_transform", many=True, default=())
     augment: Any = slot("augment", many=True, default=())
+    closing_augment: Any = slot("augment", many=True, default=())
     eval_transforms: Any = slot("augment", many=True, default=())
     eval_batch_size: int | None = None
     prefetch: int = 2
     max_instances: int = 100
     buckets: tuple[tuple[int, int], ...] = ()
+    eval_buckets: tuple[tuple[int, int], ...] = ()
     workers: int | None = None
     repeats: int = 1
 
@@ -120,6 +125,9 @@ class Schedule:
       clip_value: largest absolute value in the gradient.
       accumulate: micro-batches per update; `data.batch_size` is their sum.
       ema: decay of the moving average of parameters and batch statistics.
+      ema_ramp: steps in which the decay rises from 0: it is multiplied by 1 - exp(-step / ema_ramp); 0: it does not.
+      closing_epochs: last epochs of the run, which have the device transforms `data.closing_augment`, and in which a
+        task may have other losses (YOLOX: 15, without mosaic); 0: there are none.
       rules: multipliers by parameter path.
       no_weight_decay_on_norm_and_bias: weight decay on matrices and kernels only, not on tokens and positions.
       layer_decay: factor of the learning rate from each layer to the one before it.
@@ -136,11 +144,13 @@ class Schedule:
     warmup: float = 0.0
     warmup_unit: Literal["epochs", "steps"] = "epochs"
     warmup_factor: float = 0.0
-    warmup_kind: Literal["linear", "constant", "exponential"] = "linear"
+    warmup_kind: Literal["linear", "quadratic", "constant", "exponential"] = "linear"
     clip_norm: float | None = None
     clip_value: float | None = None
     accumulate: int = 1
     ema: float | None = None
+    ema_ramp: float = 0.0
+    closing_epochs: float = 0.0
     rules: tuple[Rule, ...] = ()
     no_weight_decay_on_norm_and_bias: bool = False
     layer_decay: float | None = None
@@ -156,6 +166,8 @@ class Schedule:
         _check(self.accumulate >= 1, f"accumulate is {self.accumulate}: expected at least 1")
         _check(self.warmup >= 0, f"warmup is {self.warmup}: expected at least 0")
         _check(self.ema is None or 0 < self.ema < 1, f"ema is {self.ema}: expected a decay between 0 and 1")
+        for name in ("ema_ramp", "closing_epochs"):
+            _check(getattr(self, name) >= 0, f"{name} is {getattr(self, name)}: expected at least 0")
         for name in ("clip_norm", "clip_value", "layer_decay", "base_batch_size"):
             number = getattr(self, name)
             _check(number is None or number > 0, f"{name} is {number}: expected a positive number, or None")

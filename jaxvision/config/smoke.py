@@ -1,15 +1,18 @@
 """The tiny form of every config: a few synthetic images, a narrow model, two steps."""
 
+import math
 from typing import Any
 
 from jaxvision import registry
 from jaxvision.config.node import COMMAND_LINE, SMOKE, Leaf, Many, Origin, Tree, to_tree
 
-BATCH_SIZE = 16  # two images, so that batch norm has a variance, for each of the eight devices that tests simulate
+DEVICES = 8  # that tests simulate
+AUGMENTS = ("augment", "closing_augment")
 LARGEST_IMAGE = 64  # for which the tiny form of every family is made
-SCENES = {"detection": ("boxes",), "instance_segmentation": ("boxes", "masks")}
+SCENES = {"detection": ("boxes",), "instance_segmentation": ("boxes", "masks"), "panoptic_segmentation": ("panoptic",)}
 """Task -> annotations of the scenes that it takes in place of a data set; tasks that are not here learn labels."""
 SCENE_CLASSES = 10
+"""Digits; where stuff is a class, there is one of it."""
 SMALLEST_IMAGE = 16  # below, the synthetic source cannot tell ten classes apart
 LARGEST_NUM_CLASSES = 100  # nor more than some two hundred at the largest
 
@@ -24,20 +27,33 @@ def smoke(tree: Tree) -> Tree:
         model = _put(model, origin, num_classes=LARGEST_NUM_CLASSES)
         if "teacher" in task:
             task = task | {"teacher": _put(task["teacher"], origin, num_classes=LARGEST_NUM_CLASSES)}
-        data = data | {"augment": _with_classes(data["augment"], origin)}
+        data = data | {key: _with_classes(data[key], origin) for key in AUGMENTS}
     size, *buckets = (_small(size) for size in (data["image_size"].plain, *data["buckets"].plain))
-    data = _put(data, origin, batch_size=BATCH_SIZE, eval_batch_size=None, image_size=size)
-    data = _put(data, origin, buckets=tuple(dict.fromkeys(buckets)), repeats=min(data["repeats"].plain, 2))
+    batch_size = DEVICES * _images_of_a_device(data)
+    data = _put(data, origin, batch_size=batch_size, eval_batch_size=None, image_size=size)
+    eval_buckets = tuple(dict.fromkeys(map(_small, data["eval_buckets"].plain)))
+    data = _put(
+        data,
+        origin,
+        buckets=tuple(dict.fromkeys(buckets)),
+        eval_buckets=eval_buckets,
+        repeats=min(data["repeats"].plain, 2),
+    )
     source = _slot("source", data["source"], origin)
-    if (annotations := SCENES.get(task["name"].plain)) is not None and source["name"].plain == "synthetic":
-        scenes = {"name": Leaf("digit_scenes", origin), "annotations": Leaf(annotations, origin)}
-        source = _slot("source", scenes, origin)
-        model = _put(model, origin, num_classes=SCENE_CLASSES)
+    if (annotations := SCENES.get(task["name"].plain)) is not None:
+        scenes = _with_scenes(source, annotations, origin)
+        if scenes is not source:
+            source = scenes
+            model = _put(model, origin, num_classes=SCENE_CLASSES + ("panoptic" in annotations))
     if source["name"].plain == "synthetic":
         multi_label = task.get("multi_label")
         like = {"num_classes": min(num_classes, LARGEST_NUM_CLASSES)} if isinstance(num_classes, int) else {}
         source = _put(source, origin, **like, **({"multi_label": multi_label.plain} if multi_label else {}))
+    if "num_examples" in source and source["num_examples"].plain < batch_size:
+        source = _put(source, origin, num_examples=batch_size)
     schedule = _put(tree["schedule"], origin, steps=2, warmup=0.0, accumulate=1)
+    # An epoch is one step, so that the second one is the closing one.
+    schedule = _put(schedule, origin, closing_epochs=min(schedule["closing_epochs"].plain, 1.0))
     if "start" in schedule["learning_rate"]:  # after a warm-up that is longer than the run
         schedule = schedule | {"learning_rate": _put(schedule["learning_rate"], origin, start=0.0)}
     slots = {
@@ -50,6 +66,24 @@ def smoke(tree: Tree) -> Tree:
         "log": _put(tree["log"], origin, every_steps=1),
     }
     return _put(tree | slots, origin, pretrained=None)
+
+
+def _images_of_a_device(data: Tree) -> int:
+    """Two, so that batch norm has a variance, or as many as the transforms mix that take groups."""
+    items = (item for key in AUGMENTS if isinstance(data[key], Many) for item in data[key].items)
+    return math.lcm(2, *(getattr(registry.lookup("augment", item["name"].plain).load(), "group", 1) for item in items))
+
+
+def _with_scenes(source: Tree, annotations: tuple[str, ...], origin: Origin) -> Tree:
+    """The source with scenes in place of the synthetic one that it is or is made of, if there is one."""
+    if source["name"].plain == "synthetic":
+        scenes = {"name": Leaf("digit_scenes", origin), "annotations": Leaf(annotations, origin)}
+        return _slot("source", scenes, origin)
+    inner = source.get("source")
+    if not isinstance(inner, dict):
+        return source
+    scenes = _with_scenes(inner, annotations, origin)
+    return source if scenes is inner else source | {"source": scenes}
 
 
 def _with_classes(transforms: Any, origin: Origin) -> Any:

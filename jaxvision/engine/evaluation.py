@@ -19,7 +19,7 @@ FLUSH_EVERY = 32
 
 
 class Evaluator:
-    """Compiles the evaluation step of a task once and runs it over data sets.
+    """Compiles the evaluation step of a task once for each shape of batches and runs it over data sets.
 
     Args:
       task: gives `predict` and `metrics`.

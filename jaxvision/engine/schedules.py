@@ -27,7 +27,7 @@ Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
 """int32 step, counted from 0 -> float32 learning rate; traceable."""
 
 UNITS = ("epochs", "steps")
-WARMUPS = ("linear", "constant", "exponential")
+WARMUPS = ("linear", "quadratic", "constant", "exponential")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -313,8 +313,9 @@ def make_schedule(
       warmup: length of the warm-up in `warmup_unit`; 0 for none.
       warmup_unit: "epochs" or "steps".
       warmup_factor: factor of the rate at step 0.
-      warmup_kind: how the factor gets to 1 at the end of the warm-up: "linear" (torch: LinearLR), "exponential"
-        (`warmup_factor ** remaining`), or "constant", which holds `warmup_factor` until then (torch: ConstantLR).
+      warmup_kind: how the factor gets to 1 at the end of the warm-up: "linear" (torch: LinearLR), "quadratic" (with the
+        square of the elapsed part; YOLOX), "exponential" (`warmup_factor ** remaining`), or "constant", which holds
+        `warmup_factor` until then (torch: ConstantLR).
       scale: multiplies the whole curve, its `end` included.
 
     Raises:
@@ -411,8 +412,9 @@ def _warmup_factor(steps: int, factor: float, kind: str) -> Schedule:
 
     def ramp(step: Int[Array, ""]) -> Float[Array, ""]:
         elapsed = jnp.minimum(step, steps)
-        if kind == "linear":
-            return factor + (1.0 - factor) * (elapsed.astype(jnp.float32) / steps)
+        if kind in ("linear", "quadratic"):
+            part = elapsed.astype(jnp.float32) / steps
+            return factor + (1.0 - factor) * (jnp.square(part) if kind == "quadratic" else part)
         return jnp.exp(math.log(factor) * ((steps - elapsed).astype(jnp.float32) / steps))
 
     return ramp

@@ -33,7 +33,9 @@ class StepSettings:
     Attributes:
       total_steps: length of the run.
       accumulate: micro-batches per update, each a part of every device's share of the batch.
+      closing_step: the step with which the closing epochs begin, None where there are none.
       ema: decay of the exponential moving average, None for none.
+      ema_ramp: steps in which the decay rises from 0, see `config.Schedule`.
       dtype: compute dtype of the precision policy.
       preprocess: device transforms between the loader and the task.
       axis_name: the mapped axis, None under plain jit.
@@ -42,14 +44,24 @@ class StepSettings:
 
     total_steps: int = 1
     accumulate: int = 1
+    closing_step: int | None = None
     ema: float | None = None
+    ema_ramp: float = 0.0
     dtype: Any = jnp.float32
     preprocess: Preprocess | None = None
     axis_name: str | None = None
     learning_rate: Callable[[Array, PyTree], Array] | None = None
 
     def context(self, **kwargs: Any) -> Context:
-        return Context(total_steps=self.total_steps, axis_name=self.axis_name, dtype=self.dtype, **kwargs)
+        fixed: dict[str, Any] = {"total_steps": self.total_steps, "closing_step": self.closing_step}
+        return Context(**fixed, axis_name=self.axis_name, dtype=self.dtype, **kwargs)
+
+    def ema_decay(self, step: Array) -> Array | float:
+        """Decay of the moving average in the update that follows `step` others."""
+        assert self.ema is not None
+        if not self.ema_ramp:
+            return self.ema
+        return self.ema * -jnp.expm1(-(step + 1).astype(jnp.float32) / self.ema_ramp)
 
 
 def make_train_step(task: Task, transforms: Transforms, settings: StepSettings) -> TrainStep:
@@ -71,7 +83,7 @@ def make_train_step(task: Task, transforms: Transforms, settings: StepSettings) 
             metrics.update({f"{prefix}{name}": value for name, value in values.items()})
         new = task.after_update(state, new, ctx)
         if settings.ema is not None:
-            new = new.replace(ema=_average(state.ema, new, settings.ema))
+            new = new.replace(ema=_average(state.ema, new, settings.ema_decay(state.step)))
         new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new.replace(rng=None), state.replace(rng=None))
         new = new.replace(step=state.step + 1, rng=state.rng)
         one = jnp.ones((), jnp.float32)
@@ -120,7 +132,7 @@ def _step_key(state: TrainState, axis_name: str | None) -> Array:
     return key if axis_name is None else jax.random.fold_in(key, jax.lax.axis_index(axis_name))
 
 
-def _average(ema: dict[str, PyTree], state: TrainState, decay: float) -> dict[str, PyTree]:
+def _average(ema: dict[str, PyTree], state: TrainState, decay: Array | float) -> dict[str, PyTree]:
     current = {"params": state.params, **{name: state.collections[name] for name in ema if name in EMA_COLLECTIONS}}
     return jax.tree.map(lambda a, x: decay * a + (1.0 - decay) * x if _is_float(x) else x, ema, current)
 

@@ -15,6 +15,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, PRNGKeyArray
 
+from jaxvision import registry
 from jaxvision.augment.views import View
 from jaxvision.engine.metrics import Metric
 
@@ -40,6 +41,7 @@ class Context:
       rng: a key of its own for this step and device (None in evaluation).
       step: int32 scalar, the number of completed updates.
       total_steps: length of the run.
+      closing_step: the step with which the closing epochs begin, None where the run has none.
       train: whether parameters are being trained.
       axis_name: the mapped axis, or None where nothing is mapped and the reductions are the identity.
       dtype: compute dtype of the precision policy; see `cast`.
@@ -49,10 +51,16 @@ class Context:
     rng: PRNGKeyArray | None = None
     step: Array | int = 0
     total_steps: int = 1
+    closing_step: int | None = None
     train: bool = False
     axis_name: str | None = None
     dtype: Any = jnp.float32
     reduce_mean: Callable[[PyTree], PyTree] | None = None
+
+    @property
+    def closing(self) -> Array | bool:
+        """Whether this step is one of the closing epochs (`schedule.closing_epochs`); traced where `step` is."""
+        return self.closing_step is not None and self.step >= self.closing_step
 
     def mean(self, tree: PyTree) -> PyTree:
         """Mean over devices and accumulated micro-batches; divide a local sum of losses by the mean of its count."""
@@ -149,13 +157,25 @@ class Task:
         """What predictions for a view of the images say about the images: arrays that may be merged element by element.
 
         For test-time augmentation (`engine.tta`). Scores of an image stay as they are; maps, points and boxes go
-        through `view.invert_maps`, `invert_points`, `invert_boxes`. What is merged by default comes first.
+        through `view.invert_maps`, `invert_points`, `invert_boxes`, unless `predict` has moved them to the original
+        image by the batch's `to_original`, which is the view's. What is merged by default comes first.
         """
         raise NotImplementedError(f"{type(self).__name__} has no test-time augmentation: it defines no invert(...)")
 
     def merged(self, entries: Mapping[str, Array]) -> PyTree:
         """The predictions that follow from one of the arrays of `invert`, merged over views: `{name: array}`."""
         raise NotImplementedError(f"{type(self).__name__} has no test-time augmentation: it defines no merged(...)")
+
+    def merge_views(self, parts: Sequence[Mapping[str, Array]], tta: Any) -> PyTree:
+        """The predictions that follow from what `invert` gave for each view.
+
+        By default `tta` (`engine.tta.TTA`) merges one array element by element, and `merged` makes predictions of it. A
+        direction whose predictions are sets (boxes) overrides this.
+        """
+        name = tta.on or next(iter(parts[0]))
+        if name not in parts[0]:
+            raise ValueError(f"tta: {type(self).__name__} has no {name!r} to merge: {registry.hint(name, parts[0])}")
+        return self.merged({name: tta.merged([part[name] for part in parts])})
 
     def metrics(self) -> dict[str, Metric]:
         """Evaluation metrics by name."""

@@ -23,6 +23,7 @@ from jaxvision.engine.task import Aux, Batch, Context, Objective, PyTree, Task
 from jaxvision.registry import hint
 
 MERGES = ("mean", "gmean", "max", "min", "tsharpen")
+BOX_MERGES = ("nms", "wbf")
 FLIPS = ("horizontal", "vertical")
 
 
@@ -36,9 +37,11 @@ class TTA:
       scales: factors of height and width.
       factors, offsets: pixels, as the network gets them (normalised), are multiplied and added to.
       crop: height and width of the four corners and the centre, which take the image's place.
-      merge: "mean", "gmean" (geometric), "max", "min", or "tsharpen" (mean of the square roots).
+      merge: of arrays, "mean", "gmean" (geometric), "max", "min", or "tsharpen" (mean of the square roots); of boxes,
+        "nms" (non-maximum suppression) or "wbf" (weighted boxes fusion); None: "mean", or "nms".
       on: which of the direction's arrays is merged; None: its first (classification: "scores", or "logits").
       method, align_corners: of resizing, see `ops.interpolate`.
+      iou_threshold: boxes of one class that overlap more are merged.
     """
 
     flips: tuple[str, ...] = ()
@@ -47,18 +50,19 @@ class TTA:
     factors: tuple[float, ...] = ()
     offsets: tuple[float, ...] = ()
     crop: tuple[int, int] | None = None
-    merge: str = "mean"
+    merge: str | None = None
     on: str | None = None
     method: str = "bilinear"
     align_corners: bool = False
+    iou_threshold: float = 0.5
 
     def __post_init__(self) -> None:
         for name, known in (("flips", FLIPS), ("rotations", (0, 90, 180, 270))):
             for given in getattr(self, name):
                 if given not in known:
                     raise ValueError(f"tta: {name} has {given!r}, expected some of {', '.join(map(str, known))}")
-        if self.merge not in MERGES:
-            raise ValueError(f"tta: unknown merge {self.merge!r}: {hint(self.merge, MERGES)}")
+        if self.merge is not None and self.merge not in (*MERGES, *BOX_MERGES):
+            raise ValueError(f"tta: unknown merge {self.merge!r}: {hint(self.merge, (*MERGES, *BOX_MERGES))}")
         if self.merge in ("gmean", "tsharpen") and self.on == "logits":
             raise ValueError(f"tta: merge={self.merge!r} takes roots, and logits may be negative: merge the scores")
         if any(scale <= 0 for scale in self.scales) or (self.crop is not None and min(self.crop) < 1):
@@ -86,23 +90,29 @@ class TTA:
         return tuple(found)
 
     def merged(self, parts: Sequence[Float[Array, "..."]]) -> Float[Array, "..."]:
-        """Merges the arrays of all views, element by element, in float32."""
+        """Merges the arrays of all views, element by element, in float32.
+
+        Raises:
+          ValueError: `merge` is one of boxes.
+        """
+        if self.merge in BOX_MERGES:
+            raise ValueError(f"tta: merge={self.merge!r} merges boxes, not arrays: expected one of {', '.join(MERGES)}")
         stacked = jnp.stack([part.astype(jnp.float32) for part in parts])
         if self.merge == "gmean":  # in logarithms: a product of many small scores would be 0 in float32
             return jnp.exp(jnp.mean(jnp.log(stacked), axis=0))
         if self.merge == "tsharpen":
             return jnp.mean(jnp.sqrt(stacked), axis=0)
-        if self.merge == "mean":
-            return jnp.mean(stacked, axis=0)
-        return jnp.max(stacked, axis=0) if self.merge == "max" else jnp.min(stacked, axis=0)
+        if self.merge in ("max", "min"):
+            return jnp.max(stacked, axis=0) if self.merge == "max" else jnp.min(stacked, axis=0)
+        return jnp.mean(stacked, axis=0)
 
 
-def five_crop(crop: tuple[int, int], merge: str = "mean", on: str | None = None) -> TTA:
+def five_crop(crop: tuple[int, int], merge: str | None = None, on: str | None = None) -> TTA:
     """The four corners and the centre, each of height and width `crop`."""
     return TTA(crop=crop, merge=merge, on=on)
 
 
-def ten_crop(crop: tuple[int, int], merge: str = "mean", on: str | None = None) -> TTA:
+def ten_crop(crop: tuple[int, int], merge: str | None = None, on: str | None = None) -> TTA:
     """`five_crop` of the image and of its mirror (Krizhevsky et al. 2012, section 4.1)."""
     return TTA(flips=("horizontal",), crop=crop, merge=merge, on=on)
 
@@ -130,19 +140,14 @@ class TTATask(Task):
         parts: list[Mapping[str, Array]] = []
         for views in groups.values():
 
-            def one(pixels: Array) -> PyTree:
-                size = jnp.full((pixels.shape[0], 2), jnp.asarray(pixels.shape[1:3], jnp.float32)[None], jnp.float32)
-                own = {**batch, "image": pixels} | ({"size": size} if "size" in batch else {})
-                return self.task.predict(variables, own, ctx)[0]
+            def one(shown: Mapping[str, Array]) -> PyTree:
+                return self.task.predict(variables, {**batch, **shown}, ctx)[0]
 
-            pixels = jnp.stack([view(images) for view in views])
-            predictions = jax.lax.map(one, pixels)
+            every = [shown_batch(view, batch) for view in views]
+            predictions = jax.lax.map(one, jax.tree.map(lambda *each: jnp.stack(each), *every))
             for i, view in enumerate(views):
                 parts.append(self.task.invert(jax.tree.map(lambda x, i=i: x[i], predictions), view))
-        name = self.tta.on or next(iter(parts[0]))
-        if name not in parts[0]:
-            raise ValueError(f"tta: {type(self.task).__name__} has no {name!r} to merge: {hint(name, parts[0])}")
-        return self.task.merged({name: self.tta.merged([part[name] for part in parts])}), None
+        return self.task.merge_views(parts, self.tta), None
 
     def init(self, rng: PRNGKeyArray, batch: Batch) -> dict[str, PyTree]:
         return self.task.init(rng, batch)
@@ -182,6 +187,18 @@ def augmented(task: Task, tta: TTA | None) -> Task:
     """`task` under test-time augmentation: another one than it may have, or with None no one."""
     inner = task.task if isinstance(task, TTATask) else task
     return inner if tta is None else TTATask(inner, tta)
+
+
+def shown_batch(view: View, batch: Batch) -> dict[str, Array]:
+    """What of a batch is another one for the view: its pixels, the size of its pictures and the way to the original."""
+    own = {"image": view(batch["image"])}
+    if "size" in batch:
+        own["size"] = view.shown_size(batch["size"])
+    if "to_original" in batch:
+        matrix = jnp.asarray(view.matrix, jnp.float32)
+        precise = jax.lax.Precision.HIGHEST
+        own["to_original"] = jnp.einsum("bij,jk->bik", batch["to_original"], matrix, precision=precise)
+    return own
 
 
 def _with(identity: Any, values: tuple[Any, ...]) -> tuple[Any, ...]:

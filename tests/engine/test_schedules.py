@@ -115,6 +115,7 @@ def test_steps_near_two_to_the_31_are_as_precise(name):
     ("kind", "factor"),
     [
         ("linear", lambda t: 0.1 + 0.9 * min(t / 20, 1)),
+        ("quadratic", lambda t: 0.1 + 0.9 * min(t / 20, 1) ** 2),
         ("constant", lambda t: 0.1 if t < 20 else 1.0),
         ("exponential", lambda t: 0.1 ** max(1 - t / 20, 0)),
     ],

@@ -135,6 +135,27 @@ def test_the_average_follows_parameters_and_batch_statistics():
     )
 
 
+def test_the_decay_of_the_average_rises():
+    state, _, _ = run(Softmax(), "jit", 1, steps=1, ema=0.75, ema_ramp=2.0)
+    fresh, _, _ = run(Softmax(), "jit", 1, steps=0)
+    decay = 0.75 * (1 - np.exp(-1 / 2))
+    want = decay * fresh.params["head"]["kernel"] + (1 - decay) * state.params["head"]["kernel"]
+    np.testing.assert_allclose(state.ema["params"]["head"]["kernel"], want, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["pmap", "jit"])
+def test_a_task_is_told_of_the_closing_steps(kind):
+    @dataclasses.dataclass(frozen=True)
+    class Closing(Softmax):
+        def loss(self, params, collections, batch, ctx):
+            loss, aux = super().loss(params, collections, batch, ctx)
+            told = jnp.asarray(ctx.closing).astype(jnp.float32), jnp.ones(())
+            return loss, aux.replace(metrics={**aux.metrics, "closing": told})
+
+    _, history, _ = run(Closing(), kind, 2 if kind == "pmap" else 1, steps=3, closing_step=2)
+    assert [float(h["closing"][0] / h["closing"][1]) for h in history] == [0, 0, 1]
+
+
 @pytest.mark.parametrize("kind", ["pmap", "shard_map", "jit"])
 def test_an_integer_among_the_batch_statistics_stays_one(kind):
     @dataclasses.dataclass(frozen=True)
