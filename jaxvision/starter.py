@@ -19,7 +19,9 @@ from jaxvision import errors, registry
 from jaxvision.checking import check_sources, read_sample
 from jaxvision.data.check import Report
 from jaxvision.data.check.gather import spread
+from jaxvision.data.faults import DataError
 from jaxvision.data.images import ImageError, fit_image
+from jaxvision.data.sources.coco import share_with_masks
 from jaxvision.data.table import Table
 
 SIDES = (32, 64, 96, 128, 160, 224)
@@ -27,6 +29,11 @@ SIDES = (32, 64, 96, 128, 160, 224)
 DETECTION_SIDES = (64, 96, 128, 192, 256, 320)
 """The same for detectors."""
 DETECTION_BATCH = 16
+MASK_BATCH = 8
+"""Of detectors of masks, which take several times as long."""
+WITH_MASKS = 0.99
+"""Share of the objects that must have a mask; the others would be left out."""
+MODELS = {"detection": "retinanet", "instance_segmentation": "mask_rcnn", "panoptic_segmentation": "panoptic_fpn"}
 MEMORY_SIDE = 32
 """Pixels of images that a source fits to one size when it reads them (IDX, npz)."""
 CIFAR_STEM_UP_TO = 64
@@ -109,7 +116,8 @@ def start(folder: str, workdir: str | None = None, say: Callable[[str], None] = 
     workdir = workdir or os.path.join("runs", name)
     found = recognised(folder)
     say(f"{folder}: {found.note}")
-    report, (train, _) = check_sources(builder(found.source), full=False)
+    source = with_masks(found.source)
+    report, (train, _) = check_sources(builder(source), full=False)
     for line in report.lines():
         say(line)
     report.raise_errors(f"python -m experiments.check --data {folder} --output check")
@@ -118,13 +126,25 @@ def start(folder: str, workdir: str | None = None, say: Callable[[str], None] = 
     if path.exists():
         say(f"{path} is there already and is used as it is; delete it to have it written anew.")
         return str(path), workdir
-    plan = choose(found.source, train)
+    plan = choose(source, train)
     for line in plan.why:
         say(line)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(config_text(plan, report, train, note=found.note), encoding="utf-8")
     say(f"wrote {path}: edit it, and run it again with --config {path}")
     return str(path), workdir
+
+
+def with_masks(source: Mapping[str, Any]) -> dict[str, Any]:
+    """The source; that of COCO files reads masks where nearly all objects of both parts have one."""
+    if source["name"] != "coco":
+        return dict(source)
+    paths = [source[key] for key in ("annotations", "eval_annotations") if source.get(key)]
+    try:
+        shares = [share_with_masks(path) for path in paths]
+    except DataError:
+        return dict(source)  # the check of the data says what is wrong
+    return {**source, "masks": True} if min(shares) >= WITH_MASKS else dict(source)
 
 
 def choose(source: Mapping[str, Any], train: Any) -> Plan:
@@ -135,6 +155,12 @@ def choose(source: Mapping[str, Any], train: Any) -> Plan:
         if train.multi_label if label is None else label.ndim == 2:
             return Plan(_several_labels(), dict(source), "map", ("Training a classifier of several labels per image.",))
         return Plan({"name": "classification"}, dict(source), "top1", ("Training a classifier.",))
+    if "panoptic" in given and len(set(getattr(train, "things", ()))) == 2:
+        said = "Training a network for things and stuff, Panoptic FPN."
+        return Plan({"name": "panoptic_segmentation"}, dict(source), "pq", (said,))
+    if "boxes" in given and "masks" in given:
+        said = "Training a detector that also outlines each object, Mask R-CNN."
+        return Plan({"name": "instance_segmentation"}, dict(source), "mask_ap", (said,))
     if "boxes" in given:
         return Plan({"name": "detection"}, dict(source), "ap", ("Training a detector, RetinaNet.",))
     wanted = "segmentation"
@@ -150,9 +176,12 @@ def choose(source: Mapping[str, Any], train: Any) -> Plan:
 def config_text(plan: Plan, report: Report, train: Any, *, note: str = "") -> str:
     """A config file, as text."""
     images = [part.images for part in report.parts]
-    detector = plan.task["name"] == "detection"
-    chosen = (_detector if detector else _classifier)(plan, report, train)
-    what = "detector" if detector else "classifier"
+    write, what = {
+        "detection": (_detector, "detector"),
+        "instance_segmentation": (_detector, "detector with masks"),
+        "panoptic_segmentation": (_detector, "panoptic network"),
+    }.get(plan.task["name"], (_classifier, "classifier"))
+    chosen = write(plan, report, train)
     lines = [
         f'"""A {what} for {images[0]:,} training and {images[1]:,} validation images.',
         "",
@@ -200,36 +229,64 @@ def _classifier(plan: Plan, report: Report, train: Any) -> list[str]:
 
 
 def _detector(plan: Plan, report: Report, train: Any) -> list[str]:
-    """Model, data and schedule: RetinaNet with a ResNet-18 from scratch; anchors begin at the smaller objects."""
-    images = report.parts[0].images
+    """Model, data and schedule: RetinaNet, Mask R-CNN or Panoptic FPN with a ResNet-18 from scratch.
+
+    Anchors begin at the smaller objects.
+    """
+    images, name = report.parts[0].images, MODELS[plan.task["name"]]
+    masks = name != "retinanet"
     side, pixels = image_side(report.parts[0].sizes, DETECTION_SIDES), measure_pixels(train)
     flip = () if pixels.channels == 1 else ("random_flip",)
     how = {"host_transforms": ("letterbox",), "eval_host_transforms": ("letterbox",), "augment": flip}
-    data = _data(plan, side, pixels, min(DETECTION_BATCH, batch_size(images, side)), how)
-    scale = anchor_scale(train, side)
+    most = MASK_BATCH if masks else DETECTION_BATCH
+    data = _data(plan, side, pixels, min(most, batch_size(images, side)), how)
     model = {
-        "name": "retinanet",
+        "name": name,
         "num_classes": len(report.class_names),
+        **({"num_stuff": sum(not thing for thing in train.things)} if name == "panoptic_fpn" else {}),
         "backbone": "resnet18",
         "neck": {"channels": 128},
-        "anchors": {"scales": tuple(round(scale * 2 ** (i / 3), 2) for i in range(3))},
+        **(_regions if masks else _anchors)(anchor_scale(train, side)),
     }
     schedule = {
         "epochs": epochs_for(images),
         "optimizer": {"name": "adamw", "weight_decay": 0.05},
         "learning_rate": {"name": "cosine", "value": 1e-3},
-        "base_batch_size": DETECTION_BATCH,
+        "base_batch_size": most,
         "warmup": 1.0,
         "clip_norm": 5.0,
     }
-    comments = _comments(data, images) | {"host_transforms": "the whole image, with plain borders beside it"}
+    comments = _comments(data, images) | {"image_size": "height, width; images are fitted into it"}
+    comments["host_transforms"] = "the whole image, with plain borders beside it"
+    finest = 4 if masks else 8
     return [
-        "    # anchors.scales: sides of square ones over the stride, 8 pixels at the finest level, 16 at the next, ...",
+        "    # anchors.scales: sides of square ones over the stride, "
+        f"{finest} pixels at the finest level, {2 * finest} at the next, ...",
         f"    config.model = {_python(model, 4, len('config.model = '))}",
         '    # weights of ImageNet, where they can be had: config.pretrained = dict(backbone="torchvision:resnet18")',
         *_assigned("data", data, comments),
         *_assigned("schedule", schedule, {"base_batch_size": "of the learning rate, which follows data.batch_size"}),
     ]
+
+
+def _anchors(scale: float) -> dict[str, Any]:
+    """Of RetinaNet."""
+    return {"anchors": {"scales": tuple(round(scale * 2 ** (i / 3), 2) for i in range(3))}}
+
+
+def _regions(scale: float) -> dict[str, Any]:
+    """Of Mask R-CNN, whose finest level has half the stride; for small images, so with fewer regions than published."""
+    few = {"candidates": 500, "max_detections": 200}
+    return {
+        "proposals": {
+            "anchors": {"scales": (round(2 * scale, 2), round(2 * scale * 2**0.5, 2))},
+            "training": few,
+            "evaluation": few,
+        },
+        "width": 512,
+        "stage": {"sampler": {"count": 128}},
+        "mask_width": 128,
+    }
 
 
 def _data(plan: Plan, side: int, pixels: Pixels, batch: int, how: Mapping[str, Any]) -> dict[str, Any]:
@@ -269,7 +326,7 @@ def anchor_scale(train: Any, side: int) -> float:
             sample = read_sample(train, int(row))
         except ImageError:
             continue
-        boxes = np.asarray(sample["boxes"], np.float64).reshape(-1, 4)
+        boxes = np.asarray(sample.get("boxes", ()), np.float64).reshape(-1, 4)  # panoptic maps have none
         scale = side / max(sample["image"].shape[:2])
         sides += (np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)) * scale).tolist()
     return float(np.clip(np.quantile(sides, 0.1) / 8, 1, 4)) if sides else 4.0

@@ -1,6 +1,7 @@
 """What a published recipe says, and the same of one of our configs, completed and with its parameters known."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -76,12 +77,12 @@ def check(name: str, recipe: Recipe) -> None:
     source = data.source
     assert f"{source.name}:{source.path if recipe.data == FOLDER else source.dataset}" == recipe.data
     assert config.model.name == lookup("model", recipe.model["name"]).name
-    _holds(config.model, {key: value for key, value in recipe.model.items() if key != "name"})
+    holds(config.model, {key: value for key, value in recipe.model.items() if key != "name"})
     assert (schedule.epochs, data.batch_size, data.repeats) == (recipe.epochs, recipe.batch, recipe.repeats)
     assert (schedule.clip_norm, schedule.clip_value, schedule.accumulate) == (recipe.clip_norm, None, 1)
     assert schedule.ema == recipe.ema or math.isclose(schedule.ema, recipe.ema, abs_tol=1e-9)
-    _holds(schedule.optimizer, recipe.optimizer)
-    _holds(config.task, recipe.loss)
+    holds(schedule.optimizer, recipe.optimizer)
+    holds(config.task, recipe.loss)
 
     train, resize, test = recipe.sizes
     assert tuple(data.image_size) == (test, test)
@@ -90,14 +91,14 @@ def check(name: str, recipe: Recipe) -> None:
         assert not data.host_transforms and not data.eval_host_transforms
     else:
         resampled = {"interpolation": recipe.interpolation}
-        _hold(data.host_transforms, tuple(one | resampled if one is CROP else one for one in recipe.host))
+        hold(data.host_transforms, tuple(one | resampled if one is CROP else one for one in recipe.host))
         shorter = {"name": "resize_side", "short": resize, "long": None, **resampled}
-        _hold(data.eval_host_transforms, (shorter, "center_crop"))
-    _hold([one for one in data.augment if one.name != "normalize"], recipe.augment)
+        hold(data.eval_host_transforms, (shorter, "center_crop"))
+    hold([one for one in data.augment if one.name != "normalize"], recipe.augment)
     assert [one.name for one in data.eval_transforms] == ["normalize"]
 
     steps = IMAGES[recipe.data] // recipe.batch
-    bundle = _optimizer(config, schedule, steps)
+    bundle = optimizer_of(config, schedule, steps)
     for epoch, rate in recipe.rates.items():
         got = float(bundle.learning_rate(round(epoch * steps)))
         assert math.isclose(got, rate, rel_tol=2e-4, abs_tol=1e-9), f"epoch {epoch}: {got}, published {rate}"
@@ -108,12 +109,18 @@ def check(name: str, recipe: Recipe) -> None:
         assert row.weight_decay == (0.0 if undecayed(row.path, len(row.shape)) else 1.0), row.path
 
 
-def _optimizer(config: Any, schedule: Any, steps: int) -> OptimizerBundle:
+def optimizer_of(
+    config: Any, schedule: Any, steps: int, frozen: Callable[[Any], tuple[str, ...]] = lambda params: ()
+) -> OptimizerBundle:
+    """The optimizer of a config, with `steps` per epoch.
+
+    Args:
+      frozen: patterns beside `schedule.freeze`, of the shapes of the parameters.
+    """
     model = jv_config.build("model", config.model)
-    images = jnp.zeros((1, *config.data.image_size, config.data.channels))
-    params = jax.eval_shape(lambda key: model.init(key, images, train=False), jax.random.key(0))["params"]
+    params = _shapes(model, (*config.data.image_size, config.data.channels))
     return make_optimizer(
-        schedule,
+        dataclasses.replace(schedule, freeze=(*schedule.freeze, *frozen(params))),
         params,
         optimizer=jv_config.build("optimizer", schedule.optimizer),
         learning_rate=jv_config.build("learning_rate", schedule.learning_rate),
@@ -123,16 +130,25 @@ def _optimizer(config: Any, schedule: Any, steps: int) -> OptimizerBundle:
     )
 
 
-def _hold(given: Any, expected: tuple[Any, ...]) -> None:
+@functools.cache
+def _shapes(model: Any, image: tuple[int, ...]) -> Any:
+    """Of the parameters."""
+    images = jnp.zeros((1, *image))
+    return jax.eval_shape(lambda key: model.init(key, images, train=False), jax.random.key(0))["params"]
+
+
+def hold(given: Any, expected: tuple[Any, ...]) -> None:
+    """Fails unless transforms are those of a recipe, each a name or a mapping of facts."""
     assert len(given) == len(expected), f"{[one.name for one in given]}, published {expected}"
     for one, facts in zip(given, expected, strict=True):
-        _holds(one, {"name": facts} if isinstance(facts, str) else facts)
+        holds(one, {"name": facts} if isinstance(facts, str) else facts)
 
 
-def _holds(given: Any, facts: Mapping[str, Any]) -> None:
+def holds(given: Any, facts: Mapping[str, Any]) -> None:
+    """Fails where a part of a config says something else than the facts."""
     for key, value in facts.items():
         if isinstance(value, Mapping):
-            _holds(given[key], value)
+            holds(given[key], value)
         else:
             shown = given[key]
             near = isinstance(value, float) and math.isclose(shown, value, rel_tol=1e-6)

@@ -16,6 +16,7 @@ from jaxvision import config as jv_config
 from jaxvision import experiment, training
 from jaxvision.config.smoke import SCENES
 from jaxvision.engine.writers import read_records
+from jaxvision.errors import SetupError
 from tests.conftest import strict
 
 NAMES = jv_config.config_names()
@@ -36,14 +37,33 @@ def full_size(name):
     if config.task.name in SCENES:
         count = 50 * config.data.batch_size  # a warm-up of 500 steps needs some; scenes are made when they are read
         scenes = f"dict(name='digit_scenes', num_examples={count}, annotations={SCENES[config.task.name]})"
-        return jv_config.load(name, [("data.source", scenes), ("model.num_classes", "10")])
+        if "proposals" in config.data.source.name:
+            scenes = f"dict(name='random_proposals', source={scenes})"
+        stuff = config.task.name == "panoptic_segmentation"
+        classes = [("model.num_classes", "11"), ("model.num_stuff", "1")] if stuff else [("model.num_classes", "10")]
+        return jv_config.load(name, [("data.source", scenes), *classes])
     changes = {"": "synthetic", ".num_examples": config.data.batch_size, ".num_classes": config.model.num_classes}
     if "multi_label" in config.task:
         changes[".multi_label"] = config.task.multi_label
     return jv_config.load(name, [(f"data.source{key}", str(value)) for key, value in changes.items()])
 
 
-@pytest.mark.parametrize("name", NAMES)
+QUICK = ("alexnet", "deit_small_patch16_224", "efficientnet_b0", "resnet50_rsb_a2")
+"""One of each school of recipes for ImageNet, which differ in values and in the parts of the step."""
+QUICK_DETECTORS = ("retinanet_r18_fpn_digit_scenes", "mask_rcnn_r18_fpn_digit_scenes")
+"""A dense one, which the README shows, and one with all parts of two stages."""
+
+
+def of_the_same(name):
+    """Whether a recipe for ImageNet has another of its school in `QUICK`."""
+    return name.endswith("_imagenet") and name.split("/")[1].removesuffix("_imagenet") not in QUICK
+
+
+def slow_where(condition):
+    return [pytest.param(name, marks=pytest.mark.slow if condition(name) else ()) for name in NAMES]
+
+
+@pytest.mark.parametrize("name", slow_where(of_the_same))
 def test_the_full_size_train_step_keeps_the_state(name):
     run = experiment.build(full_size(name))
     state, batch = run.abstract_state(), run.parallel.abstract_batch(run.example)
@@ -58,17 +78,12 @@ def test_the_full_size_train_step_keeps_the_state(name):
     assert np.isfinite(rates).all() and max(rates) > 0 and run.total_steps > 1
 
 
-QUICK = ("alexnet", "deit_small_patch16_224", "efficientnet_b0", "resnet50_rsb_a2")
-"""One of each school of recipes for ImageNet, which differ in values and in the parts of the step."""
+def a_detector_of_many(name):
+    """Whether the smoke form is that of a detector beside those of `QUICK_DETECTORS`."""
+    return name.startswith("detection/") and name.split("/")[1] not in QUICK_DETECTORS
 
 
-def slow_unless_quick(name):
-    recipe = name.endswith("_imagenet") and name.split("/")[1].removesuffix("_imagenet") not in QUICK
-    recipe = recipe or name.endswith("_coco")  # the same detectors learn digit scenes
-    return pytest.param(name, marks=pytest.mark.slow if recipe else ())
-
-
-@pytest.mark.parametrize("name", [slow_unless_quick(name) for name in NAMES])
+@pytest.mark.parametrize("name", slow_where(lambda name: of_the_same(name) or a_detector_of_many(name)))
 def test_the_smoke_form_trains_evaluates_and_predicts(name, tmp_path, unoptimized):
     config, workdir = jv_config.load(f"{name}:smoke"), tmp_path / "run"
     reached = training.train(config, workdir)
@@ -96,6 +111,10 @@ def test_the_smoke_form_trains_evaluates_and_predicts(name, tmp_path, unoptimize
 
     picture = tmp_path / "picture.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8)).save(picture)
+    if config.data.source.name == "random_proposals":  # pictures from elsewhere have none
+        with pytest.raises(SetupError, match="images without proposals"):
+            jv.Inferencer(workdir, batch_size=1)(picture)
+        return
     result = jv.Inferencer(workdir, batch_size=1)(picture)
     told_of = result.json.get("detections", result.json.values())
     for told in [result.json] if "score" in result.json else told_of:

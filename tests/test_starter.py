@@ -182,6 +182,64 @@ def test_anchors_of_large_objects_are_the_usual_ones(tmp_path):
     assert starter.anchor_scale(bare, 96) == 4.0
 
 
+def test_masks_get_a_detector_that_outlines_objects(tmp_path):
+    masks = np.empty(len(BOXES["labels"].values), object)
+    masks[:] = [[np.array([1.0, 2, 9, 2, 9, 9, 1, 9])]] * len(masks)
+    data = table(tmp_path / "a", **BOXES, segmentation=Ragged(masks, BOXES["labels"].splits))
+    plan = starter.choose({"name": "toy", "path": "x"}, data)
+    assert plan.task == {"name": "instance_segmentation"} and plan.metric == "mask_ap"
+    text = starter.config_text(plan, check(data, data, full=False), data)
+    assert text.startswith('"""A detector with masks for 6 training')
+    path = tmp_path / "own.py"
+    path.write_text(text.replace('dict(name="toy", path="x")', '"digit_scenes"'), encoding="utf-8")
+    config = configs.load(str(path))
+    assert config.task.name == "instance_segmentation" and config.model.name == "mask_rcnn"
+    assert config.model.proposals.anchors.scales == (2.0, 2.83) and config.checkpoint.best_metric == "mask_ap"
+    assert config.model.proposals.training.iou_threshold == 0.7  # what is not written is as published
+
+
+def test_things_and_stuff_get_a_panoptic_network(tmp_path):
+    data = table(tmp_path / "a")
+    maps = []
+    for i in range(6):
+        maps.append(str(tmp_path / f"{i}.png"))
+        Image.fromarray(np.full((90, 100, 3), (1 + i % 2, 0, 0), np.uint8)).save(maps[-1])
+    columns = {
+        "panoptic_file": np.array(maps, object),
+        "segment_ids": Ragged.of([[1, 2]] * 6, np.int64),
+        "segment_labels": Ragged.of([[0, 2]] * 6, np.int32),
+        "segment_crowd": Ragged.of([[False, False]] * 6, bool),
+    }
+    data = dataclasses.replace(data, columns={**data.columns, **columns}, things=(True, True, False))
+    plan = starter.choose({"name": "toy", "path": "x"}, data)
+    assert plan.task == {"name": "panoptic_segmentation"} and plan.metric == "pq"
+    text = starter.config_text(plan, check(data, data, full=False), data)
+    path = tmp_path / "own.py"
+    scenes = 'dict(name="digit_scenes", annotations=("panoptic",))'
+    path.write_text(text.replace('dict(name="toy", path="x")', scenes), encoding="utf-8")
+    config = configs.load(str(path))
+    assert config.model.name == "panoptic_fpn" and config.model.num_classes == 3 and config.model.num_stuff == 1
+    only_things = dataclasses.replace(data, things=(True, True, True))
+    assert starter.choose({"name": "toy", "path": "x"}, only_things).task["name"] == "classification"
+
+
+def coco_file(path, segmentations):
+    objects = [{"id": i, "segmentation": value} if value else {"id": i} for i, value in enumerate(segmentations)]
+    path.write_text(json.dumps({"images": [{"id": 1}], "annotations": objects, "categories": []}))
+    return str(path)
+
+
+def test_masks_are_read_where_the_objects_of_both_parts_have_them(tmp_path):
+    polygon = [[0, 0, 8, 0, 8, 8]]
+    full, part = coco_file(tmp_path / "a.json", [polygon] * 3), coco_file(tmp_path / "b.json", [polygon, [], None])
+    for train, validation, masks in ((full, full, True), (full, None, True), (full, part, False), (part, full, False)):
+        source = {"name": "coco", "annotations": train, "eval_annotations": validation}
+        assert starter.with_masks(source).get("masks", False) == masks
+    (tmp_path / "c.json").write_text("{")
+    for source in ({"name": "coco", "annotations": str(tmp_path / "c.json")}, {"name": "voc"}):
+        assert starter.with_masks(source) == source
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_maps_without_a_segmenter_are_learned_as_presence_and_this_is_said(tmp_path, mode):
     data = table(tmp_path / "a", mode=mode)
@@ -212,6 +270,7 @@ def test_maps_without_a_segmenter_are_learned_as_presence_and_this_is_said(tmp_p
 
 def test_every_registered_task_has_a_recipe_here():
     # A direction that registers a task adds its recipe to `starter.choose`.
-    # A teacher; a table with several columns; masks beside boxes.
-    asks_for_more = {"distillation", "multi_task_classification", "instance_segmentation"}
-    assert set(registry.names("task")) <= {"classification", "detection", *asks_for_more}
+    # A teacher; a table with several columns.
+    asks_for_more = {"distillation", "multi_task_classification"}
+    recipes = {"classification", *starter.MODELS}
+    assert set(registry.names("task")) <= recipes | asks_for_more

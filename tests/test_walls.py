@@ -35,6 +35,7 @@ LEVELS = (
         "starter",
         "features",
         "retrieval",
+        "proposing",
         "analysis",
     },
     {"experiments"},

@@ -1,9 +1,10 @@
 """What recipes for detectors on COCO share: images of 800 x 1333 pixels, a flip, the schedules "1x" and "2x".
 
 The numbers are those of Detectron's and OpenMMLab's `*_1x_coco` configs: 12 epochs of SGD with batches of 16, the rate
-a tenth from epoch 8 and a hundredth from epoch 11 on. What is done otherwise: every image lies on one canvas of
-1344 x 1344 pixels, or in training on a wide or a tall one, each with the same probability, where an image of the other
-orientation becomes smaller; Detectron groups images by their orientation.
+a tenth from epoch 8 and a hundredth from epoch 11 on. What is done otherwise: images lie on a wide canvas of
+800 x 1344 pixels or a tall one, in training on each with the same probability, where an image of the other orientation
+becomes smaller; Detectron groups images by their orientation, as is done here in evaluation alone. Scales and biases of
+the backbone's norms are constants, as in Detectron and torchvision; OpenMMLab trains them, on constant statistics.
 
 tfds:coco/2017 is downloaded by TensorFlow Datasets; a folder of the original files:
 `--config.data.source=coco:DIR`.
@@ -16,8 +17,15 @@ from jaxvision.config import Config
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLASSES = 80
+ANY_SCALE = ("random_scaled_crop", dict(name="random_short_side", long=1333))
+"""Shorter sides of 480 to 800 pixels, in every second picture after a random window was cut (DETR and its kin)."""
 
-complete = base.complete
+
+def complete(config: Config) -> Config:
+    """`base.complete`; a recipe that chose other canvases for training has one for evaluation, its `image_size`."""
+    if config.data.buckets != config.data.eval_buckets:
+        config.data.eval_buckets = ()
+    return base.complete(config)
 
 
 def get_config(arg: str = "", *, short: int = 800, long: int = 1333) -> Config:
@@ -36,6 +44,7 @@ def get_config(arg: str = "", *, short: int = 800, long: int = 1333) -> Config:
         batch_size=16,
         image_size=(wide, wide),
         buckets=((high, wide), (wide, high)),
+        eval_buckets=((high, wide), (wide, high)),
         channels=3,
         host_transforms=(resize,),
         eval_host_transforms=(resize,),

@@ -6,6 +6,15 @@ the original files are read, from `data/coco` unless `--config.data.source.image
 
 from configs.common import coco_detection
 
+SOURCE = dict(
+    name="coco",
+    images="data/coco/train2017",
+    annotations="data/coco/annotations/instances_train2017.json",
+    eval_images="data/coco/val2017",
+    eval_annotations="data/coco/annotations/instances_val2017.json",
+    masks=True,
+)
+
 
 def get_config(arg=""):
     config = coco_detection.get_config(arg)
@@ -15,14 +24,7 @@ def get_config(arg=""):
         num_classes=coco_detection.CLASSES,
         backbone=dict(name="resnet50", frozen_stages=1, norm="frozen_bn"),
     )
-    config.data.source = dict(
-        name="coco",
-        images="data/coco/train2017",
-        annotations="data/coco/annotations/instances_train2017.json",
-        eval_images="data/coco/val2017",
-        eval_annotations="data/coco/annotations/instances_val2017.json",
-        masks=True,
-    )
+    config.data.source = SOURCE
     config.schedule = coco_detection.schedule(learning_rate=0.02)
     config.pretrained = dict(backbone="torchvision:resnet50")
     config.checkpoint.best_metric = "mask_ap"

@@ -78,6 +78,17 @@ def in_picture(anchors: Float[Array, "n 4"], size: Float[Array, "b 2"], multiple
     return jnp.all(corner[None] < ends[:, None] - 0.5, axis=-1)
 
 
+def inside_border(anchors: Float[Array, "n 4"], size: Float[Array, "b 2"], border: float) -> Bool[Array, "b n"]:
+    """Anchors that reach no more than `border` pixels beyond the picture; all of them where it is negative.
+
+    Ren et al. 2015 (arXiv:1506.01497), section 3.3, where it is 0, and OpenMMLab's `allowed_border`.
+    """
+    if border < 0:
+        return jnp.ones((size.shape[0], anchors.shape[0]), bool)
+    low = jnp.all(anchors[:, :2] >= -border, axis=-1)
+    return low[None] & jnp.all(anchors[None, :, 2:] < size[:, None, ::-1] + border, axis=-1)
+
+
 def prior_bias(probability: float) -> float:
     """The bias with which a sigmoid starts at this probability (RetinaNet, section 4.1)."""
     return -math.log((1 - probability) / probability)

@@ -11,7 +11,7 @@ from jaxvision.ops import box_iou
 from jaxvision.registry import hint
 from jaxvision.structures import Instances
 
-LOW_QUALITY = ("none", "truth", "anchor")
+LOW_QUALITY = ("none", "truth", "first", "anchor")
 
 
 @flax.struct.dataclass
@@ -37,8 +37,9 @@ class MaxIoUAssigner:
       positive: IoU from which on an anchor is positive.
       negative: IoU below which it is negative; in between it is neither.
       low_quality: what becomes of the anchors that overlap an object as much as any does, but less than `positive`:
-        "none": nothing; "truth": they are positive for that object, the last one of several (OpenMMLab); "anchor":
-        they are positive for the object that they overlap most (torchvision, Detectron2).
+        "none": nothing; "truth": they are positive for that object, the last one of several (OpenMMLab); "first": only
+        the first of an object's anchors is, likewise (SSD); "anchor": they are positive for the object that they
+        overlap most (torchvision, Detectron2).
       least: IoU below which an object gets no anchor by `low_quality`; without any overlap it never gets one.
     """
 
@@ -81,8 +82,11 @@ class MaxIoUAssigner:
             most = jnp.max(overlap, axis=1, initial=-1.0)
             reached = (most > 0) & (most >= self.least)
             forced = (overlap == most[:, None]) & reached[:, None]
+            if self.low_quality == "first":
+                first = jnp.argmax(overlap, axis=1).astype(jnp.int32)[:, None]
+                forced &= first == jnp.arange(anchors.shape[0], dtype=jnp.int32)[None]
             any_forced = jnp.any(forced, axis=0)
-            if self.low_quality == "truth":
+            if self.low_quality != "anchor":
                 last = boxes.shape[0] - 1 - jnp.argmax(forced[::-1], axis=0).astype(jnp.int32)
                 truth = jnp.where(any_forced, last, truth)
             positive |= any_forced

@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxvision import layers, losses
 from jaxvision.detection.anchors import Anchors, in_picture
 from jaxvision.detection.assigners import Assignment, trained
-from jaxvision.detection.centerness import CenternessHead, centerness, openmmlab_keys
+from jaxvision.detection.centerness import centerness, centerness_head, openmmlab_keys
 from jaxvision.detection.dense import Suppression, detect
 from jaxvision.detection.keys import with_backbone
 from jaxvision.ops import box_convert, box_iou_aligned, decode_deltas, encode_distances, top_k
@@ -150,15 +150,7 @@ class ATSS(nn.Module):
         super().__post_init__()
 
     def setup(self) -> None:
-        self.head = CenternessHead(
-            self.num_classes,
-            self.depth,
-            self.norm,
-            self.conv_bias,
-            self.factors,
-            self.centerness_with_boxes,
-            self.prior,
-        )
+        self.head = centerness_head(self)
 
     @property
     def strides(self) -> dict[str, int]:

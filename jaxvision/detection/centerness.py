@@ -4,6 +4,7 @@ Two towers of normalised convolutions on every level: of one, the logits of the 
 number more from either of them, which learns how near the middle of its object a point is.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,9 +14,10 @@ from jaxtyping import Array, Float
 
 from jaxvision import layers
 from jaxvision.detection.anchors import prior_bias
+from jaxvision.detection.convolutions import conv
+from jaxvision.detection.keys import fpn_keys
 from jaxvision.pretrained.keymaps import Rules
 
-normal_init = nn.initializers.normal(0.01)
 Levels = tuple[Array, ...]
 
 
@@ -82,7 +84,7 @@ class CenternessHead(nn.Module):
             Tower(self.depth, self.norm, self.conv_bias, name=f"{name}_head")
             for name in ("classification", "regression")
         ]
-        cls_logits = conv(self.num_classes, prior_bias(self.prior), name="cls_logits")
+        cls_logits = conv(self.num_classes, bias=prior_bias(self.prior), name="cls_logits")
         bbox_reg, bbox_ctrness = conv(4, name="bbox_reg"), conv(1, name="bbox_ctrness")
         logits, codes, quality = [], [], []
         for i, x in enumerate(levels.values()):
@@ -96,21 +98,18 @@ class CenternessHead(nn.Module):
         return tuple(logits), tuple(codes), tuple(quality)
 
 
-def conv(features: int, bias: float = 0.0, *, use_bias: bool = True, name: str) -> layers.Conv:
-    """A 3x3 convolution that starts as those of RetinaNet."""
-    return layers.Conv(
-        features, use_bias=use_bias, kernel_init=normal_init, bias_init=nn.initializers.constant(bias), name=name
-    )
+def centerness_head(detector: Any) -> CenternessHead:
+    """The head of a detector that has all of its fields."""
+    names = [field.name for field in dataclasses.fields(CenternessHead) if field.name not in ("parent", "name")]
+    return CenternessHead(**{name: getattr(detector, name) for name in names})
 
 
 def openmmlab_keys(model: Any, predictors: str) -> Rules:
     """OpenMMLab's names of the neck and the head of a detector; those of the last layers begin with `predictors`."""
-    lateral, norm = len(model.neck.in_levels), "gn" if model.norm.kind == "gn" else "bn"
+    norm = "gn" if model.norm.kind == "gn" else "bn"
     last = (("cls_logits", "cls"), ("bbox_reg", "reg"), ("bbox_ctrness", "centerness"))
     return (
-        (r"^neck\.inner_blocks\.(\d)\.", r"neck.lateral_convs.\1.conv."),
-        (r"^neck\.layer_blocks\.(\d)\.", r"neck.fpn_convs.\1.conv."),
-        *((rf"^neck\.extra_blocks\.{i}\.", f"neck.fpn_convs.{lateral + i}.conv.") for i in range(2)),
+        *fpn_keys(model.neck)["openmmlab"],
         (r"^head\.scales\.(\d)\.weight", r"bbox_head.scales.\1.scale"),
         (r"^head\.classification_head\.(conv|norm)\.(\d)\.", r"bbox_head.cls_convs.\2.\1."),
         (r"^head\.regression_head\.(conv|norm)\.(\d)\.", r"bbox_head.reg_convs.\2.\1."),

@@ -28,6 +28,7 @@ class Suppression:
       iou_threshold: of boxes of one class that overlap more, the better one stays.
       max_detections: of an image.
       min_size: boxes of which a side is no longer than this many pixels are left out; negative: none are.
+      class_agnostic: of boxes that overlap more, whatever their classes, the better one stays.
     """
 
     score_threshold: float = 0.05
@@ -35,6 +36,7 @@ class Suppression:
     iou_threshold: float = 0.5
     max_detections: int = 100
     min_size: float = 0.0
+    class_agnostic: bool = False
 
     def __post_init__(self) -> None:
         if self.candidates < 1 or self.max_detections < 1:
@@ -82,6 +84,7 @@ def detect(
     settings: Suppression,
     quality: Sequence[Float[Array, "b n"]] | None = None,
     score: str = "product",
+    logarithms: bool = False,
 ) -> Detections:
     """Detections of a batch, in pixels of the canvas.
 
@@ -95,7 +98,10 @@ def detect(
       score: what the quality does. "product": a pair's score is that of its class times the quality, but candidates are
         chosen by, and must exceed the threshold with, the score of the class alone (OpenMMLab). "geometric_mean": the
         square root of the product, which decides from the beginning (torchvision).
+      logarithms: `logits` are the logarithms of the scores, as of a softmax; then there is no quality.
     """
+    if logarithms and quality is not None:
+        raise ValueError("detect got a quality beside logarithms of scores: it multiplies what a sigmoid gives")
     if score not in SCORES:
         raise ValueError(f"unknown score {score!r}: {hint(score, SCORES)}")
     ranked = quality is not None and score == "geometric_mean"
@@ -106,7 +112,8 @@ def detect(
             values, rows, labels = best_pairs(level_logits, settings.candidates, level_quality if ranked else None)
             boxes = clip_boxes(decode(level_priors[rows], level_codes[rows]), size)
             values = values.astype(jnp.float32)
-            confidences = scores = jnp.exp(0.5 * values) if ranked else jax.nn.sigmoid(values)
+            score_of = jnp.exp if logarithms else jax.nn.sigmoid
+            confidences = scores = jnp.exp(0.5 * values) if ranked else score_of(values)
             if level_quality is not None and not ranked:
                 scores = confidences * jax.nn.sigmoid(level_quality[rows].astype(jnp.float32))
             found.append((boxes, scores, labels, confidences))
@@ -138,7 +145,7 @@ def suppress(
         scores,
         iou_threshold=settings.iou_threshold,
         max_outputs=settings.max_detections,
-        labels=labels,
+        labels=None if settings.class_agnostic else labels,
         valid=valid,
     )
 

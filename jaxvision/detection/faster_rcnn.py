@@ -12,12 +12,20 @@ What differs between the two, beside what `rpn.py` lists:
 - The background is the last class here and in OpenMMLab, the first in torchvision: its class k is k - 1 here.
 - The objects themselves are among the proposals that are learned from (both), each assigned to itself (OpenMMLab).
 - Of an image, the best 5000 pairs of region and class are suppressed; in the references all that score enough.
+
+Without a pyramid there are two forms, both with anchors of five sizes on a level of stride 16 and the neck `Identity`:
+
+- C4 (the paper's own; He et al. 2016, arXiv:1512.03385, appendix A; row `faster_rcnn_c4`): the level is "c4", and the
+  stage behind it is run on the features of each region (`shared_stage`); the mean of what it gives takes the place of
+  the two linear layers.
+- DC5 (row `faster_rcnn_dc5`): the level is "c5" of a backbone whose last stage dilates in place of its stride.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
@@ -32,7 +40,7 @@ Levels = Mapping[str, Float[Array, "b _ _ c"]]
 
 
 class FasterRCNN(nn.Module):
-    """Variables lie under "backbone", "neck", "rpn_head", "box_head" and "box_predictor".
+    """Variables lie under "backbone", "neck", "rpn_head", "box_head" (or "shared_head") and "box_predictor".
 
     Attributes:
       backbone: called as `backbone(images, train=...)`; has `strides`.
@@ -43,6 +51,9 @@ class FasterRCNN(nn.Module):
       width: of the two linear layers.
       stage: what regions are to say and how that is learned.
       suppression: how detections are chosen.
+      shared_stage: the stages of the backbone that follow its last level (`backbone.rest()`) are run on each region in
+        place of the linear layers, and all heads see the result; variables under "shared_head". Rows that are only
+        padding count in the statistics of its norms, which are usually frozen.
     """
 
     backbone: nn.Module
@@ -53,11 +64,32 @@ class FasterRCNN(nn.Module):
     width: int = 1024
     stage: BoxStage = BoxStage()
     suppression: Suppression = Suppression(candidates=5000)
+    shared_stage: bool = False
 
     def setup(self) -> None:
         self.rpn_head = RPNHead(self.proposals.anchors.per_cell)
-        self.box_head = TwoFCHead(self.width)
-        self.box_predictor = BoxPredictor(self.num_classes, 1 if self.stage.class_agnostic else self.num_classes)
+        if self.shared_stage:
+            if not hasattr(self.backbone, "rest"):
+                raise ValueError(
+                    "shared_stage=True needs a backbone with the method rest(), but "
+                    f"{type(self.backbone).__name__} has none: take a ResNet"
+                )
+            self.shared_head = self.backbone.rest()
+        else:
+            self.box_head = TwoFCHead(self.width)
+        classes = self.object_classes
+        self.box_predictor = BoxPredictor(classes, 1 if self.stage.class_agnostic else classes)
+
+    @property
+    def frozen_paths(self) -> tuple[str, ...]:
+        """Patterns of the norms of a stage that regions are put through, where they are constants."""
+        frozen = self.shared_stage and self.backbone.norm.kind == "frozen_bn"
+        return (r"shared_head/.*/(bn\d|downsample_1)/(scale|bias)",) if frozen else ()
+
+    @property
+    def object_classes(self) -> int:
+        """Classes whose objects have boxes, the first of `num_classes`."""
+        return self.num_classes
 
     @property
     def strides(self) -> dict[str, int]:
@@ -95,16 +127,25 @@ class FasterRCNN(nn.Module):
             rpn["samples"] = self.proposals.sample(self.make_rng("sampling"), rpn["anchors"], targets, size)
             rois, outputs["samples"] = self.stage.sample(self.make_rng("sampling"), rois, valid, targets)
             valid = outputs["samples"].valid
-        logits, deltas = self.regions(levels, rois)
+        logits, deltas = self.regions(levels, rois, train=train)
         return {**outputs, "rois": rois, "valid": valid, "logits": logits, "deltas": deltas}, levels
 
     def regions(
-        self, levels: Levels, rois: Float[Array, "b r 4"]
+        self, levels: Levels, rois: Float[Array, "b r 4"], *, train: bool = False
     ) -> tuple[Float[Array, "b r classes"], Float[Array, "b r boxes 4"]]:
         """Logits and deltas of each region."""
-        logits, deltas = self.box_predictor(self.box_head(self.pooling(levels, self.strides, rois)))
+        pooled = self.pooled(self.pooling, levels, rois, train)
+        said = jnp.mean(pooled, axis=(1, 2)) if self.shared_stage else self.box_head(pooled)
+        logits, deltas = self.box_predictor(said)
         shape = rois.shape[:2]
         return logits.reshape(*shape, -1), deltas.reshape(*shape, -1, 4)
+
+    def pooled(
+        self, pooling: RoIPooling, levels: Levels, rois: Float[Array, "b r 4"], train: bool
+    ) -> Float[Array, "b*r s s c"]:
+        """The features of each region that heads see."""
+        x = pooling(levels, self.strides, rois)
+        return list(self.shared_head(x, train=train).values())[-1] if self.shared_stage else x
 
     @nn.nowrap
     def loss(self, outputs: Outputs, batch: Mapping[str, Any]) -> dict[str, tuple[Array, Array]]:
@@ -135,7 +176,7 @@ def keys(model: FasterRCNN) -> dict[str, Rules]:
 
 
 def two_stage_keys(neck: Any) -> dict[str, Rules]:
-    """Names of the neck, of the proposal network and of the head for boxes."""
+    """Names of the neck, of the proposal network, of the head for boxes and of the stage that is run on regions."""
     of_neck, of_rpn = fpn_keys(neck), rpn_keys()
     openmmlab: Rules = (
         (r"^box_head\.fc6\.weight", "roi_head.bbox_head.shared_fcs.0.weight[flat]"),
@@ -143,6 +184,7 @@ def two_stage_keys(neck: Any) -> dict[str, Rules]:
         (r"^box_head\.fc7\.", "roi_head.bbox_head.shared_fcs.1."),
         (r"^box_predictor\.cls_score\.", "roi_head.bbox_head.fc_cls."),
         (r"^box_predictor\.bbox_pred\.", "roi_head.bbox_head.fc_reg."),
+        (r"^shared_head\.", "roi_head.shared_head."),
     )
     torchvision: Rules = (
         (r"^box_head\.fc6\.weight", "roi_heads.box_head.fc6.weight[flat]"),

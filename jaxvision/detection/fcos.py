@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float
 
 from jaxvision import layers, losses
 from jaxvision.detection.assigners import Assignment, trained
-from jaxvision.detection.centerness import CenternessHead, centerness, openmmlab_keys
+from jaxvision.detection.centerness import centerness, centerness_head, openmmlab_keys
 from jaxvision.detection.dense import SCORES, Suppression, detect
 from jaxvision.detection.keys import with_backbone
 from jaxvision.detection.points import Points
@@ -90,15 +90,7 @@ class FCOS(nn.Module):
         super().__post_init__()
 
     def setup(self) -> None:
-        self.head = CenternessHead(
-            self.num_classes,
-            self.depth,
-            self.norm,
-            self.conv_bias,
-            self.factors,
-            self.centerness_with_boxes,
-            self.prior,
-        )
+        self.head = centerness_head(self)
 
     @property
     def strides(self) -> dict[str, int]:

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool
 
+from jaxvision.detection.geometry import to_size
 from jaxvision.detection.metrics import Batch, Rows, coco_results, coco_truth, gathered
 from jaxvision.ops import paste_masks_on_host, unpack_masks
 from jaxvision.structures import Detections
@@ -75,26 +76,6 @@ class CocoMaskAP:
         ]
         results = coco_results(truth, found, "segm", self.num_classes)
         return {f"mask_{name}": value for name, value in results.items()}
-
-
-def to_size(
-    masks: Bool[np.ndarray, "n h w"], to_original: Float[np.ndarray, "3 3"], size: tuple[int, int]
-) -> Bool[np.ndarray, "n h2 w2"]:
-    """Masks of a canvas at the size of the original image: each pixel has the value at its centre.
-
-    Args:
-      to_original: from pixels of the canvas to those of the original, without a turn.
-    """
-    back = np.linalg.inv(np.asarray(to_original, np.float64))
-    found = []
-    for axis, other, length in ((1, 0, size[0]), (0, 1, size[1])):
-        if abs(back[axis, other]) > 1e-6:
-            raise ValueError("an image that was turned has no mask at its original size: leave turns out of evaluation")
-        place = np.floor((np.arange(length) + 0.5) * back[axis, axis] + back[axis, 2])
-        inside = (place >= 0) & (place < masks.shape[2 - axis])
-        found.append((np.where(inside, place, 0).astype(int), inside))
-    (rows, real_rows), (columns, real_columns) = found
-    return masks[:, rows[:, None], columns] & real_rows[:, None] & real_columns
 
 
 def encoded(masks: Bool[np.ndarray, "n h w"]) -> list[Mapping[str, Any]]:

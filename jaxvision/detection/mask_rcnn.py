@@ -10,6 +10,9 @@ differs between the two, beside what `faster_rcnn.py` lists:
   it covers (torchvision): `binary`, and `aligned` of `mask_pooling`.
 - A proposal that overlaps an object by half or more, and as much as any, is positive for that object (OpenMMLab), or
   for the one that it overlaps most (torchvision): `stage.assigner`.
+
+In the C4 form (figure 4, left; row `mask_rcnn_c4`) the head is the stage that it shares with boxes, without
+convolutions of its own; masks have 14 x 14 cells.
 """
 
 import dataclasses
@@ -61,14 +64,16 @@ class MaskPredictor(nn.Module):
 
     Attributes:
       num_classes: without a background.
+      width: channels of the doubled map; None: those of the map.
     """
 
     num_classes: int
+    width: int | None = None
 
     @nn.compact
     def __call__(self, x: Float[Array, "r s s c"]) -> Float[Array, "r s2 s2 classes"]:
         init, zeros = kaiming_normal_fan_out, nn.initializers.zeros
-        width = x.shape[-1]
+        width = self.width or x.shape[-1]
         x = nn.relu(layers.ConvTranspose(width, 2, 2, kernel_init=init, bias_init=zeros, name="conv5_mask")(x))
         return layers.Conv(self.num_classes, 1, kernel_init=init, bias_init=zeros, name="mask_fcn_logits")(x)
 
@@ -77,7 +82,7 @@ class MaskRCNN(FasterRCNN):
     """Variables lie under those of `FasterRCNN`, "mask_head" and "mask_predictor".
 
     Attributes:
-      mask_pooling: of the features of a region that is drawn; masks have twice its side.
+      mask_pooling: of the features of a region that is drawn; masks have twice the side of what the head makes of them.
       mask_width, mask_depth: of the convolutions of the head.
       binary: masks to learn are zeros and ones.
     """
@@ -91,7 +96,7 @@ class MaskRCNN(FasterRCNN):
     def setup(self) -> None:
         super().setup()
         self.mask_head = MaskHead(self.mask_width, self.mask_depth)
-        self.mask_predictor = MaskPredictor(self.num_classes)
+        self.mask_predictor = MaskPredictor(self.object_classes, self.mask_width)
 
     def __call__(
         self, inputs: Array | Mapping[str, Array], *, train: bool = False, targets: Instances | None = None
@@ -104,45 +109,40 @@ class MaskRCNN(FasterRCNN):
         Raises:
           ValueError: targets without masks.
         """
+        return self.with_masks(inputs, train, targets)[0]
+
+    def with_masks(
+        self, inputs: Array | Mapping[str, Array], train: bool, targets: Instances | None
+    ) -> tuple[dict[str, Any], Levels]:
+        """The outputs, and the levels of the neck."""
         images, size = images_and_size(inputs)
         outputs, levels = self.both_stages(inputs, train, targets)
         if targets is None:
             found = super().predict(outputs, size)
             logits = self.masks(levels, found.boxes, found.labels)
             said = jnp.where(found.valid[..., None, None], jax.nn.sigmoid(logits.astype(jnp.float32)), 0.0)
-            return {**outputs, "detections": dataclasses.replace(found, masks=said)}
-        if targets.masks is None:
-            raise ValueError(
-                "the targets have no masks: read them with the data, e.g. by data.source=dict(name='coco', masks=True, "
-                "...) or annotations=('boxes', 'masks') of digit scenes"
-            )
+            return {**outputs, "detections": dataclasses.replace(found, masks=said)}, levels
         samples = drawn(outputs)
         first = self.stage.sampler.most_positives(samples.rows.shape[1])
         rois, truth = outputs["rois"][:, :first], samples.truth[:, :first]
         labels = jnp.take_along_axis(targets.labels, truth, axis=1)
+        logits = self.masks(levels, rois, labels, train=train)
+        side, aligned = logits.shape[-1], self.mask_pooling.aligned
+        masks = masks_to_learn(targets, rois, truth, images.shape[2], size=side, aligned=aligned, binary=self.binary)
+        return {**outputs, "mask_logits": logits, "masks": masks}, levels
 
-        def cut(masks: Array, rois: Array, truth: Array) -> Array:
-            return crop_masks(
-                masks,
-                rois,
-                truth,
-                width=images.shape[2],
-                output_size=2 * self.mask_pooling.size,
-                aligned=self.mask_pooling.aligned,
-            )
-
-        masks = jax.vmap(cut)(targets.masks, rois, truth)
-        masks = (masks >= HALF).astype(jnp.float32) if self.binary else masks
-        return {**outputs, "mask_logits": self.masks(levels, rois, labels), "masks": masks}
-
-    def masks(self, levels: Levels, boxes: Float[Array, "b r 4"], labels: Int[Array, "b r"]) -> Float[Array, "b r s s"]:
+    def masks(
+        self, levels: Levels, boxes: Float[Array, "b r 4"], labels: Int[Array, "b r"], *, train: bool = False
+    ) -> Float[Array, "b r s s"]:
         """Logits of the mask of each region's class."""
-        every = self.every_mask(levels, boxes)
+        every = self.every_mask(levels, boxes, train=train)
         return jnp.take_along_axis(every, labels[:, :, None, None, None], axis=-1)[..., 0]
 
-    def every_mask(self, levels: Levels, boxes: Float[Array, "b r 4"]) -> Float[Array, "b r s s classes"]:
+    def every_mask(
+        self, levels: Levels, boxes: Float[Array, "b r 4"], *, train: bool = False
+    ) -> Float[Array, "b r s s classes"]:
         """Logits of the masks of all classes."""
-        logits = self.mask_predictor(self.mask_head(self.mask_pooling(levels, self.strides, boxes)))
+        logits = self.mask_predictor(self.mask_head(self.pooled(self.mask_pooling, levels, boxes, train)))
         return logits.reshape(*boxes.shape[:2], *logits.shape[1:])
 
     @nn.nowrap
@@ -161,6 +161,40 @@ class MaskRCNN(FasterRCNN):
         They were made by the call, for the sizes that it was given.
         """
         return outputs["detections"]
+
+
+def masks_to_learn(
+    targets: Instances,
+    rois: Float[Array, "b r 4"],
+    truth: Int[Array, "b r"],
+    width: int,
+    *,
+    size: int,
+    aligned: bool,
+    binary: bool,
+) -> Float[Array, "b r s s"]:
+    """What is to be drawn in each region: the object in that row of the targets, of which parts may lie outside.
+
+    Args:
+      width: of the canvas in pixels.
+      size: of the masks.
+      aligned: see `RoIPooling`.
+      binary: zeros and ones, else what part of each cell the object covers.
+
+    Raises:
+      ValueError: targets without masks.
+    """
+    if targets.masks is None:
+        raise ValueError(
+            "the targets have no masks: read them with the data, e.g. by data.source=dict(name='coco', masks=True, "
+            "...) or annotations=('boxes', 'masks') of digit scenes"
+        )
+
+    def cut(masks: Array, rois: Array, truth: Array) -> Array:
+        return crop_masks(masks, rois, truth, width=width, output_size=size, aligned=aligned)
+
+    masks = jax.vmap(cut)(targets.masks, rois, truth)
+    return (masks >= HALF).astype(jnp.float32) if binary else masks
 
 
 HEAD = r"/(box_predictor|mask_predictor/mask_fcn_logits)/"

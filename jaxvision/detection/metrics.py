@@ -40,8 +40,9 @@ class CocoAP:
     """Average precision of boxes as pycocotools computes it.
 
     `ap` (mean over classes and IoU 0.50:0.95), `ap50`, `ap75`, `ap_small`, `ap_medium`, `ap_large`, `ar1`, `ar10`,
-    `ar100`, `ar_small`, `ar_medium`, `ar_large`, and of each class `ap_per_class` and `ap50_per_class` (nan for those
-    without an object). What no object allows to compute (objects of a size that there are none of) is left out.
+    `ar100`, `ar_small`, `ar_medium`, `ar_large`, and of each class `ap_per_class`, `ap50_per_class` and
+    `precision_curves` [classes, 101], the precision at IoU 0.50 and recall 0, 0.01, ..., 1 (nan for those without an
+    object). What no object allows to compute (objects of a size that there are none of) is left out.
 
     Attributes:
       num_classes: of the model.
@@ -76,6 +77,8 @@ def coco_results(truth: Any, found: Any, kind: str, num_classes: int) -> dict[st
         by_class = np.moveaxis(values, 2, 0).reshape(num_classes, -1)
         seen = (by_class > -1).all(axis=1)
         results[name] = np.where(seen, by_class.mean(axis=1), np.nan)
+    curves = precision[0, :, :, 0, -1].T
+    results["precision_curves"] = np.where(curves > -1, curves, np.nan)
     return results
 
 

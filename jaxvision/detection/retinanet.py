@@ -19,18 +19,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxvision import layers, losses
+from jaxvision import losses
 from jaxvision.detection.anchors import Anchors, in_picture, prior_bias
 from jaxvision.detection.assigners import MaxIoUAssigner, trained
+from jaxvision.detection.convolutions import conv
 from jaxvision.detection.dense import Suppression, detect
-from jaxvision.detection.keys import with_backbone
+from jaxvision.detection.keys import fpn_keys, with_backbone
 from jaxvision.ops import decode_deltas, encode_deltas
 from jaxvision.pretrained.keymaps import Rules
 from jaxvision.structures import Detections, Instances
 
 Outputs = Mapping[str, tuple[Array, ...]]
-normal_init = nn.initializers.normal(0.01)
-"""Section 4.1, "Initialization"."""
 
 
 class Tower(nn.Module):
@@ -51,19 +50,14 @@ class Tower(nn.Module):
     @nn.compact
     def __call__(self, levels: Mapping[str, Float[Array, "b _ _ c"]]) -> dict[str, Float[Array, "b _ _ features"]]:
         width = next(iter(levels.values())).shape[-1]
-        convs = [conv(width, 0.0, name=f"conv_{i}") for i in range(self.depth)]
-        last = conv(self.features, self.bias, name=self.last)
+        convs = [conv(width, name=f"conv_{i}") for i in range(self.depth)]
+        last = conv(self.features, bias=self.bias, name=self.last)
         outputs = {}
         for name, x in levels.items():
             for layer in convs:
                 x = nn.relu(layer(x))
             outputs[name] = last(x)
         return outputs
-
-
-def conv(features: int, bias: float, *, name: str) -> layers.Conv:
-    """A 3x3 convolution as section 4.1 initialises it."""
-    return layers.Conv(features, kernel_init=normal_init, bias_init=nn.initializers.constant(bias), name=name)
 
 
 class RetinaHead(nn.Module):
@@ -203,7 +197,6 @@ HEAD = r"/cls_logits/"
 
 def keys(model: RetinaNet) -> dict[str, Rules]:
     """See `pretrained/keymaps.py`. torchvision's published file has older names than its module."""
-    lateral = len(model.neck.in_levels)
     torchvision = (
         (r"^backbone\.", "backbone.body."),
         *((rf"^neck\.extra_blocks\.{i}\.", f"backbone.fpn.extra_blocks.p{6 + i}.") for i in range(2)),
@@ -217,9 +210,7 @@ def keys(model: RetinaNet) -> dict[str, Rules]:
         *((rf"_head\.conv\.{i}\.", f"_head.conv.{2 * i}.") for i in reversed(range(model.depth))),
     )
     openmmlab = (
-        (r"^neck\.inner_blocks\.(\d)\.", r"neck.lateral_convs.\1.conv."),
-        (r"^neck\.layer_blocks\.(\d)\.", r"neck.fpn_convs.\1.conv."),
-        *((rf"^neck\.extra_blocks\.{i}\.", f"neck.fpn_convs.{lateral + i}.conv.") for i in range(2)),
+        *fpn_keys(model.neck)["openmmlab"],
         (r"^head\.classification_head\.conv\.(\d)\.", r"bbox_head.cls_convs.\1.conv."),
         (r"^head\.regression_head\.conv\.(\d)\.", r"bbox_head.reg_convs.\1.conv."),
         (r"^head\.classification_head\.cls_logits\.", "bbox_head.retina_cls."),

@@ -28,7 +28,7 @@ xavier_uniform = nn.initializers.xavier_uniform()
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RoIPooling:
-    """RoI align on the level of a pyramid that suits a region's size. Defaults are OpenMMLab's.
+    """RoI align on the level of a pyramid that suits a region's size, or on the only level. Defaults are OpenMMLab's.
 
     Attributes:
       size: bins along each side.

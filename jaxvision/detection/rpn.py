@@ -1,5 +1,7 @@
 """Region proposal network (Ren et al. 2015, arXiv:1506.01497) on a pyramid (Lin et al. 2017, arXiv:1612.03144).
 
+With the neck `Identity` it stands on one level of the backbone, as in the first of these papers: row `rpn_c4`.
+
 A small convolutional head says of each anchor of each level whether it is an object, and moves it. The best ones that
 do not overlap are the proposals. `RegionProposals` is what two-stage detectors share; `RPN` is the network alone.
 
@@ -21,9 +23,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxvision import layers, losses
-from jaxvision.detection.anchors import Anchors, in_picture
+from jaxvision import losses
+from jaxvision.detection.anchors import Anchors, in_picture, inside_border
 from jaxvision.detection.assigners import MaxIoUAssigner, trained
+from jaxvision.detection.convolutions import conv
 from jaxvision.detection.dense import Suppression, suppress
 from jaxvision.detection.keys import fpn_keys, with_backbone
 from jaxvision.detection.samplers import RandomSampler, Samples
@@ -33,8 +36,6 @@ from jaxvision.structures import Detections, Instances
 
 Outputs = Mapping[str, Any]
 Levels = Mapping[str, Float[Array, "b _ _ c"]]
-normal_init = nn.initializers.normal(0.01)
-"""Ren et al. 2015, section 3.1.3."""
 EVERY_SCORE = -1.0
 """A threshold that no probability falls below."""
 
@@ -57,14 +58,9 @@ class RPNHead(nn.Module):
     @nn.compact
     def __call__(self, levels: Levels) -> tuple[tuple[Float[Array, "b _"], ...], tuple[Float[Array, "b _ 4"], ...]]:
         """Logits and deltas of each level, anchors in the order of `Anchors`."""
-
-        def conv(features: int, kernel: int, name: str) -> layers.Conv:
-            zeros = nn.initializers.zeros
-            return layers.Conv(features, kernel, kernel_init=normal_init, bias_init=zeros, name=name)
-
         width = next(iter(levels.values())).shape[-1]
-        hidden = conv(width, 3, "conv")
-        objectness, deltas = conv(self.anchors, 1, "cls_logits"), conv(4 * self.anchors, 1, "bbox_pred")
+        hidden = conv(width, name="conv")
+        objectness, deltas = conv(self.anchors, 1, name="cls_logits"), conv(4 * self.anchors, 1, name="bbox_pred")
         maps = [nn.relu(hidden(x)) for x in levels.values()]
         batch = maps[0].shape[0]
         return (
@@ -85,6 +81,8 @@ class RegionProposals:
       box_stds: deltas are divided by them.
       beta: of the smooth L1 loss of deltas; 0: L1.
       box_weight: of that loss.
+      border: anchors that reach further than this many pixels beyond the picture are not learned from; negative: all
+        are, as OpenMMLab and torchvision have it with a pyramid.
     """
 
     anchors: Anchors = ANCHORS
@@ -95,6 +93,7 @@ class RegionProposals:
     box_stds: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
     beta: float = 0.0
     box_weight: float = 1.0
+    border: float = -1.0
 
     def outputs(
         self, head: RPNHead, levels: Levels, strides: Mapping[str, int], canvas: Sequence[int]
@@ -145,7 +144,7 @@ class RegionProposals:
     ) -> Samples:
         """The anchors that each image is trained on, rows of all levels' one behind the other."""
         every = jnp.concatenate(anchors)
-        usable = in_picture(every, size)
+        usable = in_picture(every, size) & inside_border(every, size, self.border)
         found = jax.vmap(self.assigner, in_axes=(None, 0, 0, 0))(every, targets.boxes, trained(targets), usable)
         return jax.vmap(self.sampler)(jax.random.split(key, targets.boxes.shape[0]), found)
 

@@ -5,7 +5,7 @@ import dataclasses
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from jaxvision.detection.assigners import Assignment
 from jaxvision.ops import top_k
@@ -67,3 +67,15 @@ class RandomSampler:
         positive, behind = place < number, jnp.maximum(place - number, 0)
         rows = jnp.where(positive, jnp.pad(positives, (0, size - most)), negatives[behind])
         return Samples(rows, found.truth[rows], positive, positive | left[behind])
+
+
+def hardest(
+    values: Float[Array, "b n"], candidates: Bool[Array, "b n"], counts: Float[Array, " b"]
+) -> Bool[Array, "b n"]:
+    """The `counts` largest values among the candidates of each row, or all of them; of equals the earlier.
+
+    With losses as values, the negatives that are worth learning from (Liu et al. 2016, arXiv:1512.02325, section 2.2).
+    """
+    keys = jnp.where(candidates, jax.lax.stop_gradient(values), -jnp.inf)
+    rank = jnp.argsort(jnp.argsort(-keys, axis=1, stable=True), axis=1)
+    return candidates & (rank.astype(jnp.float32) < counts[:, None])

@@ -2,10 +2,12 @@
 
 A detector is a flax module with
 
-- `__call__(inputs, *, train, targets=None) -> outputs`: `inputs` is `{"image": [B, H, W, C], "size": [B, 2]}`;
+- `__call__(inputs, *, train, targets=None) -> outputs`: `inputs` is `{"image": [B, H, W, C], "size": [B, 2]}`, with
+  `proposals` (`Proposals`) where the data have them;
   `targets` (`Instances`, in training alone) is for those whose graph depends on the truth;
 - `loss(outputs, batch) -> {name: (sum, count)}`, called on the unbound module: each term is its local sum over the
-  mean of its count over all devices, and the loss is the sum of the terms;
+  mean of its count over all devices, and the loss is the sum of the terms; the batch also says whether the run is in
+  its closing epochs: `closing`, a bool, traced or not;
 - `predict(outputs, size) -> Detections`, likewise: in pixels of the canvas;
 - a field `num_classes`, without a background.
 
@@ -13,7 +15,7 @@ A batch is that of `data.collate` with `targets`; images are float, after the tr
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -23,15 +25,17 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from jaxvision import registry
+from jaxvision.augment.views import View
 from jaxvision.data.run_lengths import encode_masks
 from jaxvision.detection.geometry import to_original
+from jaxvision.detection.localization_metrics import LocalizationAccuracy
 from jaxvision.detection.mask_metrics import CocoMaskAP
+from jaxvision.detection.merging import merge_detections
 from jaxvision.detection.metrics import CocoAP, ProposalRecall, VocAP
 from jaxvision.engine.task import Aux, Batch, Context, PyTree, Task
 from jaxvision.ops import paste_masks_on_host
 from jaxvision.structures import Detections
 
-PROTOCOLS = ("coco", "voc", "voc07", "proposals", "coco_masks")
 TOLD = 20
 """Classes up to which a summary names the precision of each; of more, the weakest."""
 
@@ -43,7 +47,8 @@ class DetectionTask(Task):
     Attributes:
       model: a detector, see the top of this file.
       protocols: by which detections are scored: "coco", "voc" (area under the curve), "voc07" (11 points),
-        "proposals" (recall whatever the class), "coco_masks" (of instance masks).
+        "proposals" (recall whatever the class), "coco_masks" (of instance masks), "localization" (ImageNet's: is one of
+        the first guesses right?).
       show_above: score of the detections that pictures and JSON tell.
       class_names: by label; without them classes are numbered.
     """
@@ -54,11 +59,12 @@ class DetectionTask(Task):
     class_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        known = tuple(self.known_metrics())
         for name in self.protocols:
-            if name not in PROTOCOLS:
-                raise ValueError(f"unknown protocol {name!r}: {registry.hint(name, PROTOCOLS)}")
+            if name not in known:
+                raise ValueError(f"unknown protocol {name!r}: {registry.hint(name, known)}")
         if not self.protocols:
-            raise ValueError(f"protocols is empty: expected some of {', '.join(PROTOCOLS)}")
+            raise ValueError(f"protocols is empty: expected some of {', '.join(known)}")
         if self.class_names and len(self.class_names) != self.num_classes:
             raise ValueError(f"{len(self.class_names)} class_names for a model of {self.num_classes} classes")
 
@@ -81,7 +87,7 @@ class DetectionTask(Task):
             mutable=list(collections),
             rngs=keys,
         )
-        terms = self.model.loss(outputs, batch)
+        terms = self.model.loss(outputs, {**batch, "closing": ctx.closing})
         means = ctx.mean({name: count for name, (_, count) in terms.items()})
         # A count is only 0 where no sample is valid, and so is its sum.
         parts = [total / jnp.where(means[name] > 0, means[name], 1.0) for name, (total, _) in terms.items()]
@@ -98,15 +104,32 @@ class DetectionTask(Task):
         boxes = jnp.where(found.valid[..., None], to_original(found.boxes, batch), 0.0)
         return dataclasses.replace(found, boxes=boxes), carry
 
+    def invert(self, predictions: Detections, view: View) -> dict[str, Array]:
+        """The fields of `Detections`: boxes are in pixels of the original already, masks are turned back."""
+        names = ("boxes", "scores", "labels", "valid")
+        masks = {} if predictions.masks is None else {"masks": view.invert_crops(predictions.masks)}
+        return {**{name: getattr(predictions, name) for name in names}, **masks}
+
+    def merge_views(self, parts: Sequence[Mapping[str, Array]], tta: Any) -> Detections:
+        """As many detections of an image as one view has; see `merging.merge_detections`."""
+        if tta.on is not None:
+            raise ValueError(f"tta: detections are merged as a whole, and on={tta.on!r} names an array: leave it out")
+        return merge_detections(parts, tta.merge or "nms", tta.iou_threshold)
+
     def metrics(self) -> dict[str, Any]:
-        known = {
+        known = self.known_metrics()
+        return {name: known[name] for name in self.protocols}
+
+    def known_metrics(self) -> dict[str, Any]:
+        """The metric of each protocol."""
+        return {
             "coco": CocoAP(self.num_classes),
             "voc": VocAP(self.num_classes),
             "voc07": VocAP(self.num_classes, points=True),
             "proposals": ProposalRecall(),
             "coco_masks": CocoMaskAP(self.num_classes),
+            "localization": LocalizationAccuracy(),
         }
-        return {name: known[name] for name in self.protocols}
 
     def draw(self, sample: Mapping[str, Any], prediction: Detections) -> UInt8[np.ndarray, "h w 3"]:
         """The image with its detections, and beside it with the truth where `sample` has `boxes` and `labels`."""
@@ -143,6 +166,22 @@ class DetectionTask(Task):
             ]
         }
 
+    def plots(self, results: Mapping[str, Any]) -> dict[str, Callable[[Any], None]]:
+        """Precision over recall of each class, of boxes and of masks."""
+
+        def curves(name: str, what: str) -> Callable[[Any], None]:
+            def write(path: Any) -> None:
+                from jaxvision.visualization.precision import plot_precision_recall
+
+                precision = np.asarray(results[name])
+                plot_precision_recall(precision, self.class_names[: len(precision)], path, f"{what} of IoU 0.5")
+
+            return write
+
+        known = {"precision_curves": ("precision_recall.png", "Boxes")}
+        known["mask_precision_curves"] = ("mask_precision_recall.png", "Masks")
+        return {file: curves(name, what) for name, (file, what) in known.items() if name in results}
+
     def summary(self, results: Mapping[str, Any]) -> Sequence[str]:
         named = {
             "ap": "AP",
@@ -155,6 +194,8 @@ class DetectionTask(Task):
             "voc07_ap": "VOC07 mAP",
             "proposal_ar100": "AR100 of proposals",
             "proposal_ar1000": "AR1000 of proposals",
+            "localization_top1": "localisation top 1",
+            "localization_top5": "top 5",
         }
         lines = [", ".join(f"{text} {results[name]:.3f}" for name, text in named.items() if name in results)]
         for name in ("ap_per_class", "voc_ap_per_class", "voc07_ap_per_class"):
@@ -169,13 +210,13 @@ class DetectionTask(Task):
             return "object"
         return self.class_names[label] if self.class_names else str(label)
 
-    def _per_class(self, precision: Float[np.ndarray, " c"]) -> str:
+    def _per_class(self, precision: Float[np.ndarray, " c"], what: str = "AP") -> str:
         known = np.flatnonzero(~np.isnan(precision))
         if not len(known):
             return ""
         weakest = known[np.argsort(precision[known], kind="stable")][:5]
         told, of = (known, "each class") if len(known) <= TOLD else (weakest, "the weakest classes")
-        return f"AP of {of}: " + ", ".join(f"{self.name_of(int(i))} {precision[i]:.3f}" for i in told)
+        return f"{what} of {of}: " + ", ".join(f"{self.name_of(int(i))} {precision[i]:.3f}" for i in told)
 
     def _shown(self, prediction: Detections) -> dict[str, np.ndarray]:
         """The valid rows that score above `show_above`."""
@@ -184,7 +225,7 @@ class DetectionTask(Task):
         return {name: np.asarray(getattr(prediction, name))[rows] for name in names}
 
 
-def inputs_of(batch: Batch) -> dict[str, Array]:
+def inputs_of(batch: Batch) -> dict[str, Any]:
     """What a detector is called with."""
     image = batch["image"]
     if not jnp.issubdtype(image.dtype, jnp.floating):
@@ -192,4 +233,5 @@ def inputs_of(batch: Batch) -> dict[str, Array]:
             f"detection got {image.dtype} images, expected floating point: "
             "add dict(name='normalize', ...) to data.eval_transforms"
         )
-    return {"image": image, "size": batch["size"]}
+    given = {"proposals": batch["proposals"]} if "proposals" in batch else {}
+    return {"image": image, "size": batch["size"], **given}

@@ -300,7 +300,7 @@ register_family(
     "csp_darknet",
     "jaxvision.backbones.csp_darknet:CSPDarknet",
     tuple(f"cspdarknet_{size}" for size in ("nano", "tiny", "s", "m", "l", "x")),
-    smoke={"deepen": 0.0, "widen": 0.125},
+    smoke={"deepen": 0.0, "widen": 0.0625},
     doc="Ge et al. 2021",
 )
 register_family(

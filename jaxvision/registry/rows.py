@@ -1,6 +1,4 @@
-"""Rows of everything but the families of backbones, kind by kind."""
-
-from typing import Any
+"""Rows of everything but the families of backbones and the detectors, kind by kind."""
 
 from jaxvision.registry.table import CLASSIFIER, register
 
@@ -8,156 +6,11 @@ register("task", "classification", "jaxvision.classification.task:Classification
 register("task", "distillation", "jaxvision.classification.distillation:DistillationTask")
 register("task", "multi_task_classification", "jaxvision.classification.multi_task:MultiTaskClassification")
 
-register("task", "detection", "jaxvision.detection.task:DetectionTask")
-register(
-    "task",
-    "instance_segmentation",
-    "jaxvision.detection.task:DetectionTask",
-    protocols=("coco", "coco_masks"),
-    doc="boxes and masks of objects",
-)
-
 register("model", "multi_head", "jaxvision.classification.multi_task:MultiHeadClassifier")
 register("model", "linear", CLASSIFIER, backbone={"name": "flatten"}, doc="softmax regression on pixels")
 register("model", "lenet5", CLASSIFIER, backbone={"name": "lenet5"}, doc="LeCun et al. 1998")
 register("backbone", "flatten", "jaxvision.classification.linear:Flatten")
 register("backbone", "lenet5", "jaxvision.backbones.lenet:LeNet5")
-
-FPN_FROM_C3 = {"name": "fpn", "in_levels": ("c3", "c4", "c5"), "extra_levels": 2}
-register("neck", "fpn", "jaxvision.necks.fpn:FPN", smoke={"channels": 16}, doc="Lin et al. 2017")
-register(
-    "model",
-    "retinanet",
-    "jaxvision.detection.retinanet:RetinaNet",
-    smoke={"depth": 1},
-    backbone={"name": "resnet50"},
-    neck={**FPN_FROM_C3, "extra": "input"},
-    doc="Lin et al. 2017",
-)
-register(
-    "model",
-    "torchvision/retinanet",
-    "jaxvision.detection.retinanet:RetinaNet",
-    smoke={"depth": 1},
-    backbone={"name": "resnet50", "norm": {"name": "frozen_bn", "epsilon": 0.0}},
-    neck={**FPN_FROM_C3, "extra": "output", "relu_before_extra": True},
-    anchors={"whole": True},
-    assigner={"low_quality": "anchor"},
-    suppression={"max_detections": 300, "min_size": -1.0},
-    doc="Lin et al. 2017, with torchvision's numbers",
-)
-
-register(
-    "model",
-    "fcos",
-    "jaxvision.detection.fcos:FCOS",
-    smoke={"depth": 1},
-    backbone={"name": "resnet50_caffe"},
-    neck={**FPN_FROM_C3, "extra": "output", "relu_before_extra": True},
-    doc="Tian et al. 2019",
-)
-register(
-    "model",
-    "torchvision/fcos",
-    "jaxvision.detection.fcos:FCOS",
-    smoke={"depth": 1},
-    backbone={"name": "resnet50", "norm": {"name": "frozen_bn"}},
-    neck={**FPN_FROM_C3, "extra": "output", "relu_before_extra": True},
-    points={"offset": 0.0, "whole": True},
-    center_radius=1.5,
-    conv_bias=True,
-    factors=False,
-    centerness_with_boxes=True,
-    activation="relu",
-    box_loss="giou",
-    centerness_weights=False,
-    score="geometric_mean",
-    suppression={"score_threshold": 0.2, "iou_threshold": 0.6, "min_size": -1.0},
-    doc="Tian et al. 2019, with torchvision's numbers",
-)
-
-register(
-    "model",
-    "atss",
-    "jaxvision.detection.atss:ATSS",
-    smoke={"depth": 1},
-    backbone={"name": "resnet50"},
-    neck={**FPN_FROM_C3, "extra": "output"},
-    doc="Zhang et al. 2020",
-)
-
-FPN_FROM_C2 = {"name": "fpn", "extra_levels": 1}
-TORCHVISION_RESNET = {"name": "resnet50", "norm": {"name": "frozen_bn", "epsilon": 0.0}}
-EVERY_SCORE = {"score_threshold": -1.0, "iou_threshold": 0.7, "min_size": 1e-3}
-TORCHVISION_TWO_STAGE: dict[str, Any] = {
-    "proposals": {
-        "anchors": {"scales": (8.0,), "whole": True},
-        "assigner": {"positive": 0.7, "negative": 0.3, "low_quality": "anchor", "least": 0.0},
-        "beta": 1 / 9,
-        "training": {**EVERY_SCORE, "candidates": 2000, "max_detections": 2000},
-        "evaluation": {**EVERY_SCORE, "candidates": 1000, "max_detections": 1000},
-    },
-    "pooling": {"sampling_ratio": 2, "aligned": False, "finest_scale": None},
-    "stage": {"beta": 1 / 9},
-    "suppression": {"candidates": 5000, "min_size": 1e-2},
-}
-FEW_PROPOSALS = {
-    "sampler": {"count": 16},
-    "training": {"candidates": 32, "max_detections": 16},
-    "evaluation": {"candidates": 32, "max_detections": 16},
-}
-SMALL_TWO_STAGE = {"proposals": FEW_PROPOSALS, "width": 16, "stage": {"sampler": {"count": 16}}}
-register(
-    "model",
-    "rpn",
-    "jaxvision.detection.rpn:RPN",
-    smoke={"proposals": FEW_PROPOSALS},
-    backbone={"name": "resnet50"},
-    neck=FPN_FROM_C2,
-    doc="Ren et al. 2015, Lin et al. 2017",
-)
-register(
-    "model",
-    "faster_rcnn",
-    "jaxvision.detection.faster_rcnn:FasterRCNN",
-    smoke=SMALL_TWO_STAGE,
-    backbone={"name": "resnet50"},
-    neck=FPN_FROM_C2,
-    doc="Ren et al. 2015, Lin et al. 2017",
-)
-register(
-    "model",
-    "torchvision/faster_rcnn",
-    "jaxvision.detection.faster_rcnn:FasterRCNN",
-    smoke=SMALL_TWO_STAGE,
-    backbone=TORCHVISION_RESNET,
-    neck=FPN_FROM_C2,
-    **TORCHVISION_TWO_STAGE,
-    doc="Ren et al. 2015, Lin et al. 2017, with torchvision's numbers",
-)
-
-SMALL_MASKS = {**SMALL_TWO_STAGE, "mask_width": 16, "mask_depth": 1}
-register(
-    "model",
-    "mask_rcnn",
-    "jaxvision.detection.mask_rcnn:MaskRCNN",
-    smoke=SMALL_MASKS,
-    backbone={"name": "resnet50"},
-    neck=FPN_FROM_C2,
-    doc="He et al. 2017",
-)
-register(
-    "model",
-    "torchvision/mask_rcnn",
-    "jaxvision.detection.mask_rcnn:MaskRCNN",
-    smoke=SMALL_MASKS,
-    backbone=TORCHVISION_RESNET,
-    neck=FPN_FROM_C2,
-    **TORCHVISION_TWO_STAGE,
-    mask_pooling={"size": 14, "sampling_ratio": 2, "aligned": False, "finest_scale": None},
-    binary=False,
-    doc="He et al. 2017, with torchvision's numbers",
-)
 
 for kind in ("bn", "sync_bn", "frozen_bn", "gn", "ln"):
     few = {"groups": 4} if kind == "gn" else {}  # the tiny forms are narrow
@@ -179,6 +32,19 @@ for name in ("class_balanced", "concatenate", "k_fold", "repeat", "subset"):
     nested = {"split": "train"} if name == "k_fold" else {}
     register("source", name, target, supplied=("split",), nested=nested, smoke={"name": "synthetic"})
 
+register(
+    "source",
+    "random_proposals",
+    "jaxvision.data.proposals:random_proposals",
+    smoke={"source": {"name": "synthetic"}, "count": 16},
+)
+register(
+    "source",
+    "with_proposals",
+    "jaxvision.data.proposals:with_proposals",
+    smoke={"name": "random_proposals"},
+)
+
 for name, attribute in (
     ("color_jitter", "ColorJitter"),
     ("normalize", "Normalize"),
@@ -194,6 +60,7 @@ for name, attribute in (
     ("letterbox", "Letterbox"),
     ("random_crop", "RandomCrop"),
     ("random_resized_crop", "RandomResizedCrop"),
+    ("random_scaled_crop", "RandomScaledCrop"),
     ("random_short_side", "RandomShortSide"),
     ("resize", "Resize"),
     ("resize_side", "ResizeSide"),

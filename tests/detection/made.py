@@ -1,6 +1,7 @@
 """Tiny detectors and batches of padded truth."""
 
 import flax.linen as nn
+import jax
 import numpy as np
 
 from jaxvision import layers
@@ -59,6 +60,13 @@ def tiny_faster_rcnn(sampler=EVERY, cls=FasterRCNN, **fields):
         **fields,
     }
     return cls(Tiny(), FPN(8, ("c3", "c4"), extra_levels=1), 3, **fields)
+
+
+def judged(model, outputs, batch):
+    """(loss terms, detections) of outputs, in one program: one after the other, operations are compiled one by one."""
+    return jax.jit(lambda outputs, batch: (model.loss(outputs, batch), model.predict(outputs, batch["size"])))(
+        outputs, batch
+    )
 
 
 def truth(counts, size, rows=4, crowd=False):

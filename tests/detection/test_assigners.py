@@ -33,9 +33,9 @@ def oracle(rule, anchors, boxes, valid, usable):
     if rule.low_quality != "none":
         for column, j in enumerate(objects):
             most = table[usable, column].max(initial=0.0)
-            for i in np.flatnonzero(usable):
-                if most > 0 and most >= rule.least and table[i, column] == most:
-                    answer[i] = j if rule.low_quality == "truth" else objects[table[i].argmax()]
+            equal = [i for i in np.flatnonzero(usable) if most > 0 and most >= rule.least and table[i, column] == most]
+            for i in equal[:1] if rule.low_quality == "first" else equal:
+                answer[i] = objects[table[i].argmax()] if rule.low_quality == "anchor" else j
     answer[~usable] = -2
     return answer
 
@@ -48,7 +48,7 @@ def random_case(rng, anchors=60, objects=5):
     return boxes(anchors, 1), boxes(objects, 0)
 
 
-@pytest.mark.parametrize("low_quality", ["none", "truth", "anchor"])
+@pytest.mark.parametrize("low_quality", ["none", "truth", "first", "anchor"])
 def test_random_boxes_are_assigned_as_loops_assign_them(low_quality):
     """Whole coordinates, so that many overlaps are equal; objects without area are among them."""
     rng = np.random.default_rng(0)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxvision.detection.anchors import Anchors, in_picture, octaves, prior_bias
-from jaxvision.detection.dense import Suppression, best_pairs, detect
+from jaxvision.detection.dense import Suppression, best_pairs, detect, suppress
 from tests.conftest import strict
 
 pytestmark = pytest.mark.usefixtures("unoptimized")
@@ -110,3 +110,12 @@ def test_wrong_settings_are_refused():
         Suppression(max_detections=0)
     with pytest.raises(ValueError, match="positive numbers"):
         Anchors(scales=())
+
+
+@pytest.mark.parametrize(("class_agnostic", "kept"), [(False, [0, 1, 2]), (True, [0, 2])])
+def test_boxes_of_other_classes_are_suppressed_where_classes_do_not_count(class_agnostic, kept):
+    boxes = jnp.asarray([[0, 0, 10, 10], [0, 0, 10, 9], [20, 0, 30, 10.0]])
+    scores, labels = jnp.asarray([0.9, 0.8, 0.7]), jnp.asarray([0, 1, 0])
+    settings = Suppression(class_agnostic=class_agnostic, max_detections=3)
+    found = suppress(boxes, scores, labels, jnp.ones(3, bool), settings)
+    np.testing.assert_array_equal(found.scores[found.valid], scores[jnp.asarray(kept)])

@@ -7,7 +7,7 @@ import pytest
 
 from jaxvision.detection.assigners import Assignment
 from jaxvision.detection.roi_heads import BoxStage
-from jaxvision.detection.samplers import RandomSampler
+from jaxvision.detection.samplers import RandomSampler, hardest
 from jaxvision.structures import Instances
 from tests.conftest import strict
 
@@ -75,3 +75,16 @@ def test_wrong_settings_are_refused():
     for settings in ({"positive_fraction": 0.0}, {"positive_fraction": 1.5}, {"count": 3, "positive_fraction": 0.25}):
         with pytest.raises(ValueError, match="a fraction in"):
             RandomSampler(**settings)
+
+
+def test_the_hardest_negatives_are_those_that_sorting_finds():
+    rng = np.random.default_rng(0)
+    for most in (3, 1000):  # few values: many ties
+        values = rng.integers(0, most, (4, 30)).astype(np.float32)
+        candidates, counts = rng.random((4, 30)) < 0.6, np.array([0, 3, 9, 90], np.float32)
+        with strict():
+            found = np.asarray(hardest(jnp.asarray(values), jnp.asarray(candidates), jnp.asarray(counts)))
+        for row, count in enumerate(counts.astype(int)):
+            known = np.flatnonzero(candidates[row])
+            best = known[np.argsort(-values[row, known], kind="stable")[:count]]
+            assert sorted(best) == np.flatnonzero(found[row]).tolist()

@@ -3,7 +3,6 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -47,9 +46,13 @@ def test_devices_and_micro_batches_equal_one_device_on_the_global_batch(one_devi
             np.testing.assert_allclose(got[name], want[name], rtol=1e-4, atol=1e-6, err_msg=name)
 
 
+def initialised(batch):
+    return jax.jit(TASK.init)(jax.random.key(0), batch)
+
+
 def test_the_loss_is_the_sum_of_its_terms():
     batch = batch_of([2, 1])
-    variables = TASK.init(jax.random.key(0), batch)
+    variables = initialised(batch)
     with strict():
         loss, aux = jax.jit(lambda v, b: TASK.loss(v["params"], {}, b, Context(train=True)))(variables, batch)
     terms = {name: float(total / count) for name, (total, count) in aux.metrics.items()}
@@ -58,15 +61,14 @@ def test_the_loss_is_the_sum_of_its_terms():
 
 def test_detections_are_in_pixels_of_the_original_image():
     batch = batch_of([1, 1])
-    variables = TASK.init(jax.random.key(0), batch)
+    variables = initialised(batch)
     model = dataclasses.replace(
         TASK.model, suppression=dataclasses.replace(TASK.model.suppression, score_threshold=0.0)
     )
     task = dataclasses.replace(TASK, model=model)
     with strict():
         found, _ = jax.jit(lambda v, b: task.predict(v, b, Context()))(variables, batch)
-        outputs = model.apply(variables, {"image": batch["image"]})
-        own = model.predict(outputs, jnp.asarray(batch["size"]))
+        own = jax.jit(lambda v, b: model.predict(model.apply(v, {"image": b["image"]}), b["size"]))(variables, batch)
     assert found.valid.any()
     np.testing.assert_allclose(found.boxes, 2 * own.boxes, rtol=1e-5, atol=1e-4)
     assert (np.asarray(found.boxes) <= [96, 64, 96, 64]).all()
@@ -129,3 +131,14 @@ def test_what_does_not_fit_is_told():
         DetectionTask(tiny(), class_names=("a", "b"))
     with pytest.raises(TypeError, match="detection got uint8 images"):
         TASK.init(jax.random.key(0), batch_of([1]) | {"image": np.zeros((1, 32, 48, 3), np.uint8)})
+
+
+def test_an_evaluation_over_wide_and_tall_canvases_compiles_a_program_for_each():
+    task = dataclasses.replace(Oracle(TASK.model), protocols=("coco", "voc"))
+    parallel = make_parallel("jit", 2)
+    evaluator = Evaluator(task, parallel)
+    wide, tall = batch_of([2, 1, 0, 3], (32, 48)), batch_of([1, 4, 2, 0], (48, 32), valid=[True, True, True, False])
+    further = {**wide, "index": wide["index"] + 4}, {**tall, "index": tall["index"] + 8}
+    results = evaluator({"params": {}}, [parallel.place(batch) for batch in (wide, *further)])
+    assert [results[name] for name in ("ap", "voc_ap")] == pytest.approx([1.0] * 2)
+    assert evaluator._step._cache_size() == 2

@@ -1,75 +1,25 @@
 """ATSS against OpenMMLab (golden fixture): raw outputs, detections, losses, published names."""
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 import pytest
 
-import jaxvision as jv
-from jaxvision.config import build
-from tests.conftest import strict
-from tests.parity.detections import instances, rows, unmatched
-from tests.parity.torch_weights import load_golden, nchw, nhwc
+from tests.parity.openmmlab import Dense
 
 pytestmark = pytest.mark.parity
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 
 
 @pytest.fixture(scope="module")
 def openmmlab(tmp_path_factory):
-    golden, fixture = load_golden("mmdet_atss_r50_fpn")
-    model = build("model", {"name": "atss", "num_classes": 80})
-    path = tmp_path_factory.mktemp("weights") / "atss.pth"
-    torch.save({name: torch.from_numpy(np.array(value)) for name, value in golden.state_dict(fixture).items()}, path)
-    variables = jv.load_pretrained(model, path, source="openmmlab")
-    call = jax.jit(lambda variables, images: model.apply(variables, images, method=levels_and_outputs))
-    with strict():
-        pyramid, outputs = call(variables, nhwc(golden.inputs(fixture)))
-    return golden, fixture, model, pyramid, outputs
-
-
-def levels_and_outputs(model, images):
-    features = model.backbone(images, train=False)
-    return (features, model.neck(features)), model(images)
+    return Dense.run("mmdet_atss_r50_fpn", "atss", tmp_path_factory.mktemp("weights"))
 
 
 def test_levels_and_heads_equal_openmmlab(openmmlab):
-    golden, fixture, _, (features, pyramid), outputs = openmmlab
-    ours = {f"backbone/{i}": nchw(x) for i, x in enumerate(features.values())}
-    ours |= {f"neck/{i}": nchw(x) for i, x in enumerate(pyramid.values())}
-    for i, x in enumerate(pyramid.values()):
-        for k, name in enumerate(("logits", "deltas", "centerness")):
-            ours[f"head/{k}/{i}"] = nchw(np.reshape(outputs[name][i], (*x.shape[:3], -1)))
-    assert set(ours) == set(fixture.output_shapes)
-    for name, values in ours.items():
-        difference = golden.compare(fixture, name, values)
-        print(name, f"{difference:.1e}", f"allowed {golden.tolerance(fixture, name):.1e}")
-        assert difference <= golden.tolerance(fixture, name), name
+    openmmlab.compare_heads("logits", "deltas", "centerness")
 
 
 def test_detections_equal_openmmlab(openmmlab):
-    _, fixture, model, _, outputs = openmmlab
-    assert fixture.preds_stable
-    size = jnp.asarray(fixture.input["valid"], jnp.float32)
-    with strict():
-        found = jax.jit(model.predict)(outputs, size)
-    for image in range(2):
-        theirs = [fixture.preds[f"{image}/{name}"] for name in ("bboxes", "scores", "labels")]
-        ours = rows(found, image)
-        print(len(ours[0]), fixture.preds[f"{image}/count"], unmatched(ours, theirs))
-        assert len(ours[0]) == fixture.preds[f"{image}/count"]
-        assert (np.diff(ours[1]) <= 0).all()
-        assert unmatched(ours, theirs) == 0
+    openmmlab.compare_own_detections()
 
 
 def test_losses_equal_openmmlab(openmmlab):
-    _, fixture, model, _, outputs = openmmlab
-    truth = [(fixture.gt[f"{i}/bboxes"], fixture.gt[f"{i}/labels"]) for i in range(2)]
-    size = jnp.asarray(fixture.input["valid"], jnp.float32)
-    batch = {"targets": instances(truth), "size": size, "valid": jnp.ones(2, bool)}
-    with strict():
-        terms = jax.jit(model.loss)(outputs, batch)
-    for ours, theirs in {"classification": "loss_cls", "box": "loss_bbox", "centerness": "loss_centerness"}.items():
-        total = sum(value for name, value in fixture.losses.items() if name.startswith(theirs))
-        print(ours, float(terms[ours][0] / terms[ours][1]), total)
-        np.testing.assert_allclose(terms[ours][0] / terms[ours][1], total, rtol=1e-4)
+    openmmlab.compare_own_losses({"classification": "loss_cls", "box": "loss_bbox", "centerness": "loss_centerness"})

@@ -16,7 +16,8 @@ from jaxvision.pretrained import keymaps
 from jaxvision.trees import flatten
 from tests.conftest import strict
 from tests.parity.detections import instances, rows, unmatched
-from tests.parity.torch_weights import error, load_golden, load_tool, nchw, nhwc
+from tests.parity.openmmlab import Golden, level_maps, maps
+from tests.parity.torch_weights import error, load_tool, nhwc
 from tests.parity.two_stage import (
     CLASSES,
     SIZE,
@@ -56,63 +57,36 @@ run = jax.jit(everything, static_argnums=0)
 
 @pytest.fixture(scope="module", params=["rpn_r50_fpn", "faster-rcnn_r50_fpn"])
 def openmmlab(request, tmp_path_factory):
-    golden, fixture = load_golden(f"mmdet_{request.param}")
     name = "rpn" if request.param.startswith("rpn") else "faster_rcnn"
-    model = build("model", {"name": name, "num_classes": 80, "backbone": {"norm": "frozen_bn"}, **all_candidates(name)})
-    path = tmp_path_factory.mktemp("weights") / "weights.pth"
-    variables = load(model, golden.state_dict(fixture), path, source="openmmlab")
-    rois, place = (None, None) if name == "rpn" else by_image(fixture.gt["rois"])
-    batch = {
-        "targets": instances([(fixture.gt[f"{i}/bboxes"], fixture.gt[f"{i}/labels"]) for i in range(2)]),
-        "size": jnp.asarray(fixture.input["valid"], jnp.float32),
-        "valid": jnp.ones(2, bool),
-    }
+    fields = {"backbone": {"norm": "frozen_bn"}, **all_candidates(name)}
+    own = Golden.read(f"mmdet_{request.param}", name, tmp_path_factory.mktemp("weights"), **fields)
+    rois, place = (None, None) if name == "rpn" else by_image(own.fixture.gt["rois"])
     with strict():
-        found = run(model, variables, nhwc(golden.inputs(fixture)), batch, rois)
-    return golden, fixture, found, place
+        found = run(own.model, own.variables, own.images, own.batch, rois)
+    return own, found, place
 
 
 def test_levels_and_both_stages_equal_openmmlab(openmmlab):
-    golden, fixture, ((features, pyramid, regions), outputs, _, _), place = openmmlab
-    ours = {f"backbone/{i}": nchw(x) for i, x in enumerate(features.values())}
-    ours |= {f"neck/{i}": nchw(x) for i, x in enumerate(pyramid.values())}
+    own, ((features, pyramid, regions), outputs, _, _), place = openmmlab
     first, head = (outputs, "head") if regions is None else (outputs["rpn"], "rpn")
-    for i, x in enumerate(pyramid.values()):
-        for k, name in enumerate(("logits", "deltas")):
-            ours[f"{head}/{k}/{i}"] = nchw(np.reshape(first[name][i], (*x.shape[:3], -1)))
+    ours = level_maps(features, pyramid) | maps((first["logits"], first["deltas"]), pyramid, head)
     if regions is not None:
         logits, deltas = (np.asarray(x)[place] for x in regions)
         ours |= {"roi/cls": logits, "roi/bbox": deltas.reshape(len(deltas), -1)}
-    assert set(ours) == set(fixture.output_shapes)
-    for name, values in ours.items():
-        difference = golden.compare(fixture, name, values)
-        print(name, f"{difference:.1e}", f"allowed {golden.tolerance(fixture, name):.1e}")
-        assert difference <= golden.tolerance(fixture, name), name
+    own.compare(ours)
 
 
 def test_predictions_equal_openmmlab(openmmlab):
-    """The fixture keeps the 50 best of each image."""
-    _, fixture, (_, _, found, _), _ = openmmlab
-    assert fixture.preds_stable
-    for image in range(2):
-        theirs = [fixture.preds[f"{image}/{name}"] for name in ("bboxes", "scores", "labels")]
-        ours = rows(found, image)
-        print(len(ours[0]), "of", fixture.preds[f"{image}/count"])
-        assert len(ours[0]) == fixture.preds[f"{image}/count"]
-        assert (np.diff(ours[1]) <= 0).all()
-        assert unmatched(ours, theirs) == 0
+    own, (_, _, found, _), _ = openmmlab
+    own.compare_detections(found)
 
 
 def test_losses_equal_openmmlab(openmmlab):
-    _, fixture, (_, outputs, _, terms), _ = openmmlab
+    own, (_, outputs, _, terms), _ = openmmlab
     names = {"objectness": "loss_rpn_cls", "proposal_box": "loss_rpn_bbox"}
     if "rpn" in outputs:
         names |= {"classification": "loss_cls", "box": "loss_bbox"}
-    assert set(terms) == set(names)
-    for ours, theirs in names.items():
-        total = sum(value for name, value in fixture.losses.items() if name.startswith(theirs))
-        print(ours, float(terms[ours][0] / terms[ours][1]), total)
-        np.testing.assert_allclose(terms[ours][0] / terms[ours][1], total, rtol=1e-3)
+    own.compare_losses(terms, names, rtol=1e-3)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ from jaxvision.pretrained import keymaps
 from jaxvision.trees import flatten
 from tests.conftest import strict
 from tests.parity.detections import instances, overlaps, rows, unmatched
-from tests.parity.torch_weights import error, load_golden, load_tool, nhwc
+from tests.parity.openmmlab import Golden
+from tests.parity.torch_weights import error, load_tool, nhwc
 from tests.parity.two_stage import (
     CLASSES,
     EVERY,
@@ -62,43 +63,36 @@ def batch_of(per_image, masks, size):
 
 @pytest.fixture(scope="module")
 def openmmlab(tmp_path_factory):
-    golden, fixture = load_golden("mmdet_mask-rcnn_r50_fpn")
-    fields = {"num_classes": 80, "backbone": {"norm": "frozen_bn"}, **all_candidates("mask_rcnn")}
+    fields = {"backbone": {"norm": "frozen_bn"}, **all_candidates("mask_rcnn")}
     fields["stage"]["sampler"]["positive_fraction"] = 500 / EVERY  # more than there are; masks of each are computed
-    model = build("model", {"name": "mask_rcnn", **fields})
-    path = tmp_path_factory.mktemp("weights") / "weights.pth"
-    variables = load(model, golden.state_dict(fixture), path, source="openmmlab")
-    rois, place = by_image(fixture.gt["rois"])
-    per_image = [(fixture.gt[f"{i}/bboxes"], fixture.gt[f"{i}/labels"]) for i in range(2)]
-    masks = [fixture.gt[f"{i}/masks"].astype(bool) for i in range(2)]
-    batch = batch_of(per_image, masks, fixture.input["valid"])
+    own = Golden.read("mmdet_mask-rcnn_r50_fpn", "mask_rcnn", tmp_path_factory.mktemp("weights"), **fields)
+    rois, place = by_image(own.fixture.gt["rois"])
+    masks = [own.fixture.gt[f"{i}/masks"].astype(bool) for i in range(2)]
+    batch = batch_of(own.truth, masks, own.fixture.input["valid"])
     with strict():
-        found = run(model, variables, nhwc(golden.inputs(fixture)), batch, rois)
-    return golden, fixture, found, place
+        found = run(own.model, own.variables, own.images, batch, rois)
+    return own, found, place
 
 
 def test_heads_equal_openmmlab(openmmlab):
-    golden, fixture, ((logits, deltas, masks), _, _), place = openmmlab
+    own, ((logits, deltas, masks), _, _), place = openmmlab
     deltas = np.asarray(deltas)[place]
     ours = {
         "roi/cls": np.asarray(logits)[place],
         "roi/bbox": deltas.reshape(len(deltas), -1),
         "roi/mask": np.moveaxis(np.asarray(masks)[place], -1, 1),
     }
-    for name, values in ours.items():
-        difference = golden.compare(fixture, name, values)
-        print(name, f"{difference:.1e}", f"allowed {golden.tolerance(fixture, name):.1e}")
-        assert difference <= golden.tolerance(fixture, name), name
+    own.compare(ours, whole=False)
 
 
 def test_detections_and_their_masks_equal_openmmlab(openmmlab):
     """The fixture keeps the 50 best of each image, of the first eight the masks, of the others their areas."""
-    _, fixture, (_, found, _), _ = openmmlab
+    own, (_, found, _), _ = openmmlab
+    own.compare_detections(found)
+    fixture = own.fixture
     for image in range(2):
         boxes, scores, labels = (fixture.preds[f"{image}/{name}"] for name in ("bboxes", "scores", "labels"))
         ours = rows(found, image)
-        assert len(ours[0]) == fixture.preds[f"{image}/count"]
-        assert unmatched(ours, (boxes, scores, labels)) == 0
         same = (overlaps(boxes, ours[0]) > 0.99) & (labels[:, None] == ours[2][None])
         same &= np.abs(scores[:, None] - ours[1][None]) < 1e-3
         size = tuple(fixture.input["valid"][image])
@@ -114,14 +108,9 @@ def test_detections_and_their_masks_equal_openmmlab(openmmlab):
 
 
 def test_losses_equal_openmmlab(openmmlab):
-    _, fixture, (_, _, terms), _ = openmmlab
+    own, (_, _, terms), _ = openmmlab
     names = {"objectness": "loss_rpn_cls", "proposal_box": "loss_rpn_bbox", "mask": "loss_mask"}
-    names |= {"classification": "loss_cls", "box": "loss_bbox"}
-    assert set(terms) == set(names)
-    for ours, theirs in names.items():
-        total = sum(value for name, value in fixture.losses.items() if name.startswith(theirs))
-        print(ours, float(terms[ours][0] / terms[ours][1]), total)
-        np.testing.assert_allclose(terms[ours][0] / terms[ours][1], total, rtol=1e-3)
+    own.compare_losses(terms, names | {"classification": "loss_cls", "box": "loss_bbox"}, rtol=1e-3)
 
 
 @pytest.fixture(scope="module")

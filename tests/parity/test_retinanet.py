@@ -11,7 +11,8 @@ from jaxvision.errors import SetupError
 from jaxvision.trees import flatten
 from tests.conftest import strict
 from tests.parity.detections import instances, rows, unmatched
-from tests.parity.torch_weights import error, load_golden, load_tool, nchw, nhwc
+from tests.parity.openmmlab import Dense, call, loss, predict
+from tests.parity.torch_weights import error, load, load_tool, nhwc
 
 pytestmark = pytest.mark.parity
 torch = pytest.importorskip("torch")
@@ -23,73 +24,21 @@ SIZE = (192, 256)
 CLASSES = 7
 
 
-def load(model, state_dict, path, **options):
-    torch.save({name: torch.from_numpy(np.array(value)) for name, value in state_dict.items()}, path)
-    return jv.load_pretrained(model, path, **options)
-
-
-call = jax.jit(lambda model, variables, images: model.apply(variables, images), static_argnums=0)
-predict = jax.jit(lambda model, outputs, size: model.predict(outputs, size), static_argnums=0)
-loss = jax.jit(lambda model, outputs, batch: model.loss(outputs, batch), static_argnums=0)
-
-
 @pytest.fixture(scope="module")
 def openmmlab(tmp_path_factory):
-    golden, fixture = load_golden("mmdet_retinanet_r50_fpn")
-    model = build("model", {"name": "retinanet", "num_classes": 80})
-    path = tmp_path_factory.mktemp("weights") / "retinanet.pth"
-    variables = load(model, golden.state_dict(fixture), path, source="openmmlab")
-    with strict():
-        outputs = call(model, variables, nhwc(golden.inputs(fixture)))
-    return golden, fixture, model, variables, outputs
+    return Dense.run("mmdet_retinanet_r50_fpn", "retinanet", tmp_path_factory.mktemp("weights"))
 
 
 def test_levels_and_heads_equal_openmmlab(openmmlab):
-    golden, fixture, model, variables, outputs = openmmlab
-    images = nhwc(golden.inputs(fixture))
-
-    def levels(model, images):
-        features = model.backbone(images, train=False)
-        return features, model.neck(features)
-
-    features, pyramid = jax.jit(lambda v, x: model.apply(v, x, method=levels))(variables, images)
-    ours = {f"backbone/{i}": nchw(x) for i, x in enumerate(features.values())}
-    ours |= {f"neck/{i}": nchw(x) for i, x in enumerate(pyramid.values())}
-    for i, x in enumerate(pyramid.values()):
-        for k, name in enumerate(("logits", "deltas")):
-            ours[f"head/{k}/{i}"] = nchw(np.reshape(outputs[name][i], (*x.shape[:3], -1)))
-    assert set(ours) == set(fixture.output_shapes)
-    for name, values in ours.items():
-        difference = golden.compare(fixture, name, values)
-        print(name, f"{difference:.1e}", f"allowed {golden.tolerance(fixture, name):.1e}")
-        assert difference <= golden.tolerance(fixture, name), name
+    openmmlab.compare_heads("logits", "deltas")
 
 
 def test_detections_equal_openmmlab(openmmlab):
-    _, fixture, model, _, outputs = openmmlab
-    assert fixture.preds_stable
-    size = jnp.asarray(fixture.input["valid"], jnp.float32)
-    with strict():
-        found = predict(model, outputs, size)
-    for image in range(2):
-        theirs = [fixture.preds[f"{image}/{name}"] for name in ("bboxes", "scores", "labels")]
-        ours = rows(found, image)
-        assert len(ours[0]) == fixture.preds[f"{image}/count"]
-        assert (np.diff(ours[1]) <= 0).all()
-        assert unmatched(ours, theirs) == 0
+    openmmlab.compare_own_detections()
 
 
 def test_losses_equal_openmmlab(openmmlab):
-    _, fixture, model, _, outputs = openmmlab
-    truth = [(fixture.gt[f"{i}/bboxes"], fixture.gt[f"{i}/labels"]) for i in range(2)]
-    size = jnp.asarray(fixture.input["valid"], jnp.float32)
-    batch = {"targets": instances(truth), "size": size, "valid": jnp.ones(2, bool)}
-    with strict():
-        terms = loss(model, outputs, batch)
-    for ours, theirs in (("classification", "loss_cls"), ("box", "loss_bbox")):
-        total = sum(value for name, value in fixture.losses.items() if name.startswith(theirs))
-        print(ours, float(terms[ours][0] / terms[ours][1]), total)
-        np.testing.assert_allclose(terms[ours][0] / terms[ours][1], total, rtol=1e-4)
+    openmmlab.compare_own_losses({"classification": "loss_cls", "box": "loss_bbox"})
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +65,7 @@ def reference(tmp_path_factory):
     variables = load(model, state, path, source="torchvision")
     mean, std = (torch.tensor(x).reshape(3, 1, 1) for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     with strict():
-        outputs = call(model, variables, nhwc((images - mean) / std))
+        _, _, outputs = call(model, variables, nhwc((images - mean) / std))
     return theirs, images, model, state, outputs
 
 

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxvision as jv
+
 
 def load_tool(name):
     """`calibrate`, `golden` or `torchvision_cpu` from the shared parity folder; skips where it is not set."""
@@ -28,6 +30,14 @@ def load_golden(name):
     """The golden fixture `name` and the module that reads it."""
     golden = load_tool("golden")
     return golden, golden.load(Path(golden.__file__).parent / "golden" / f"{name}.npz")
+
+
+def load(model, state_dict, path, **options):
+    """Variables of a model from a state dict of arrays, by way of a file; options of `load_pretrained`."""
+    import torch
+
+    torch.save({name: torch.from_numpy(np.array(value)) for name, value in state_dict.items()}, path)
+    return jv.load_pretrained(model, path, **options)
 
 
 def to_variables(state_dict, head="fc"):

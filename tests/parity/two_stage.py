@@ -5,7 +5,7 @@ import sys
 import jax.numpy as jnp
 import numpy as np
 
-import jaxvision as jv
+from tests.parity.torch_weights import load as load
 from tests.parity.torch_weights import load_tool
 
 SIZE = (128, 160)
@@ -25,13 +25,6 @@ def all_candidates(name):
     """Fields of a model whose samplers take all candidates."""
     fields = {"proposals": {"sampler": {"count": EVERY}}}
     return fields if name == "rpn" else {**fields, "stage": {"sampler": {"count": EVERY}}}
-
-
-def load(model, state_dict, path, **options):
-    import torch
-
-    torch.save({name: torch.from_numpy(np.array(value)) for name, value in state_dict.items()}, path)
-    return jv.load_pretrained(model, path, **options)
 
 
 def by_image(rois):
