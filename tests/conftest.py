@@ -10,9 +10,13 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 import contextlib
+import gc
+import itertools
 
 import jax
 import pytest
+
+MAPS = Path("/proc/self/maps")
 
 
 @contextlib.contextmanager
@@ -44,6 +48,22 @@ def test_data(record_property) -> Path:
         pytest.skip("JAXVISION_TEST_DATA is not set")
     record_property("real data", True)
     return Path(root)
+
+
+LARGEST_PART = 0.4
+"""Of the memory maps that Linux allows a process, above which compiled programs are dropped."""
+_ended = itertools.count(1)
+
+
+def pytest_runtest_teardown():
+    """Drops compiled programs before there are too many: each takes memory maps, and XLA crashes when none is left."""
+    if next(_ended) % 8 or not MAPS.exists():
+        return
+    with MAPS.open("rb") as maps:
+        used = sum(1 for _ in maps)
+    if used > LARGEST_PART * int(Path("/proc/sys/vm/max_map_count").read_text()):
+        jax.clear_caches()
+        gc.collect()
 
 
 def pytest_terminal_summary(terminalreporter):
