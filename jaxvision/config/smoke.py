@@ -75,8 +75,12 @@ def _images_of_a_device(data: Tree) -> int:
 
 
 def _with_scenes(source: Tree, annotations: tuple[str, ...], origin: Origin) -> Tree:
-    """The source with scenes in place of the synthetic one that it is or is made of, if there is one."""
-    if source["name"].plain == "synthetic":
+    """The source with scenes in place of the synthetic one that it is or is made of, if there is one.
+
+    Scenes that took that place before do so again: a config that starts from a completed one is completed twice.
+    """
+    name = source["name"]
+    if name.plain == "synthetic" or (name.plain == "digit_scenes" and name.origin.rank == SMOKE):
         scenes = {"name": Leaf("digit_scenes", origin), "annotations": Leaf(annotations, origin)}
         return _slot("source", scenes, origin)
     inner = source.get("source")

@@ -332,7 +332,7 @@ register(
     "model",
     "mask_rcnn_c4",
     "jaxvision.detection.mask_rcnn:MaskRCNN",
-    smoke={**SMALL_TWO_STAGE, "mask_width": 16, "backbone": {"width": 4}},
+    smoke={**SMALL_TWO_STAGE, "mask_width": 8},
     **C4,
     proposals={**ONE_LEVEL_PROPOSALS, "border": 0.0},
     pooling=C4_POOLING,

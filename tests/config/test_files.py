@@ -87,6 +87,25 @@ def test_a_users_own_config_inherits_from_the_shipped_ones_anywhere(tmp_path, mo
     assert config_name("configs/classification/own_digits.py:smoke") == "own_digits_smoke"
 
 
+def test_the_tiny_form_of_a_config_that_starts_from_a_completed_one_has_the_classes_of_its_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(
+        tmp_path / "own.py",
+        """
+        from configs.common import base
+        from configs.detection import retinanet_r50_fpn_coco
+
+        def get_config(arg=""):
+            config = retinanet_r50_fpn_coco.get_config(arg)
+            config.model = dict(name="fcos", num_classes=80)
+            return base.complete(config)
+        """,
+    )
+    config = load("own.py:smoke")
+    assert config.data.source.name == "digit_scenes" and config.model.num_classes == 10
+    assert load("own.py").model.num_classes == 80
+
+
 @pytest.mark.parametrize(
     ("text", "match"),
     [
