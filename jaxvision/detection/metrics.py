@@ -99,7 +99,8 @@ class ProposalRecall:
     """Average recall of class-agnostic proposals as pycocotools computes it, over IoU 0.50:0.95.
 
     `proposal_ar100`, `proposal_ar300`, `proposal_ar1000` (with so many proposals of each image) and, with 1000 of them,
-    `proposal_ar_small`, `proposal_ar_medium`, `proposal_ar_large`. What no object allows to compute is left out.
+    `proposal_ar_small`, `proposal_ar_medium`, `proposal_ar_large`, and the recall at an IoU of 0.5,
+    `proposal_recall50`. What no object allows to compute is left out.
     """
 
     def select(self, predictions: Detections, batch: Batch) -> dict[str, Array]:
@@ -112,6 +113,7 @@ class ProposalRecall:
         recall = evaluation.eval["recall"]
         values = {f"proposal_ar{count}": recall[:, :, 0, i] for i, count in enumerate(PROPOSALS)}
         values |= {f"proposal_ar_{area}": recall[:, :, i, -1] for i, area in enumerate(AREAS) if i}
+        values["proposal_recall50"] = recall[0, :, 0, -1]
         results = {name: float(each[each > -1].mean()) for name, each in values.items() if (each > -1).any()}
         results.setdefault(f"proposal_ar{PROPOSALS[-1]}", float("nan"))
         return results

@@ -113,5 +113,6 @@ def test_recall_of_proposals_knows_no_classes():
     results = ProposalRecall().compute_all(rows)
     for name in ("proposal_ar100", "proposal_ar1000", "proposal_ar_medium"):
         assert results[name] == pytest.approx((1 + 0.1 + 0) / 3)
+    assert results["proposal_recall50"] == pytest.approx(2 / 3)
     assert np.isnan(ProposalRecall().compute_all(rows_of([[]], [[(A, 0, 0.5)]]))["proposal_ar1000"])
     assert ProposalRecall().compute_all(rows_of(TRUTH, [[], [], []]))["proposal_ar1000"] == 0.0
