@@ -1,8 +1,9 @@
 """RetinaNet, a narrow ResNet-18 with FPN: finds the digits of composed scenes, from scratch, with no download.
 
-1,000 steps of 11.5 GFLOP, some four minutes on two idle CPU cores; AP50 0.93 (AP 0.76) with the seed 0. Scenes are made
-from a seed, of other scans for validation than for training. Digits are 24 to 43 pixels high, so the anchors are half
-the usual ones; they turn by 15 degrees at most and have a direction, so nothing is mirrored.
+750 steps of 11.5 GFLOP, under four minutes on two idle CPU cores; AP50 0.91 (AP 0.74) with the seed 0, and 0.93 (0.76)
+after 8 epochs at the common rate of 0.001. Scenes are made from a seed, of other scans for validation than for
+training. Digits are 24 to 43 pixels high, so the anchors are half the usual ones; they turn by 15 degrees at most and
+have a direction, so nothing is mirrored.
 """
 
 from configs.common import digit_scenes_detection
@@ -18,4 +19,7 @@ def get_config(arg=""):
         anchors=dict(scales=(2.0, 2.52, 3.17)),
         depth=2,
     )
+    config.schedule.epochs = 6
+    config.schedule.learning_rate.value = 1.5e-3
+    config.evaluation.every_epochs = config.checkpoint.every_epochs = 3.0
     return digit_scenes_detection.complete(config)
