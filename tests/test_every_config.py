@@ -55,8 +55,11 @@ QUICK_DETECTORS = ("retinanet_r18_fpn_digit_scenes", "mask_rcnn_r18_fpn_digit_sc
 
 
 def of_the_same(name):
-    """Whether a recipe for ImageNet has another of its school in `QUICK`."""
-    return name.endswith("_imagenet") and name.split("/")[1].removesuffix("_imagenet") not in QUICK
+    """Whether a recipe for ImageNet has another of its school in `QUICK`, or a detector one in `QUICK_DETECTORS`."""
+    direction, own = name.split("/")
+    if direction == "detection":
+        return own not in QUICK_DETECTORS
+    return own.endswith("_imagenet") and own.removesuffix("_imagenet") not in QUICK
 
 
 def slow_where(condition):
@@ -78,12 +81,7 @@ def test_the_full_size_train_step_keeps_the_state(name):
     assert np.isfinite(rates).all() and max(rates) > 0 and run.total_steps > 1
 
 
-def a_detector_of_many(name):
-    """Whether the smoke form is that of a detector beside those of `QUICK_DETECTORS`."""
-    return name.startswith("detection/") and name.split("/")[1] not in QUICK_DETECTORS
-
-
-@pytest.mark.parametrize("name", slow_where(lambda name: of_the_same(name) or a_detector_of_many(name)))
+@pytest.mark.parametrize("name", slow_where(of_the_same))
 def test_the_smoke_form_trains_evaluates_and_predicts(name, tmp_path, unoptimized):
     config, workdir = jv_config.load(f"{name}:smoke"), tmp_path / "run"
     reached = training.train(config, workdir)
