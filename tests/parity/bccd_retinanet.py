@@ -245,7 +245,7 @@ def main():
     if options.compare:
         print(json.dumps(compare(options.out), indent=1))
         return
-    torch.set_num_threads(2)
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     model = make_reference(options.seed)
     weights = options.out.absolute() / f"initial_{options.seed}.pth"
     torch.save(model.state_dict(), weights)
