@@ -14,6 +14,7 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from jaxvision import layers
+from jaxvision.necks.levels import check_names, needed, returned
 from jaxvision.ops import interpolate, pool
 from jaxvision.registry import hint
 
@@ -44,8 +45,7 @@ class FPN(nn.Module):
     def __post_init__(self) -> None:
         if self.extra not in EXTRA:
             raise ValueError(f"FPN got extra={self.extra!r}: {hint(self.extra, EXTRA)}")
-        if not self.in_levels or any(not level[1:].isdigit() for level in self.in_levels):
-            raise ValueError(f"FPN got in_levels={self.in_levels}; expected names such as 'c3', finest first")
+        check_names("FPN", self.in_levels)
         if self.extra_levels < 0 or self.channels < 1:
             raise ValueError(f"FPN got channels={self.channels}, extra_levels={self.extra_levels}: a negative number")
         super().__post_init__()
@@ -53,9 +53,7 @@ class FPN(nn.Module):
     @property
     def out_levels(self) -> tuple[str, ...]:
         """Names of the returned levels, finest first."""
-        last = int(self.in_levels[-1][1:])
-        extra = (f"p{last + i + 1}" for i in range(self.extra_levels))
-        return (*(f"p{level[1:]}" for level in self.in_levels), *extra)
+        return returned(self.in_levels, self.extra_levels)
 
     @nn.nowrap
     def strides(self, of_backbone: Mapping[str, int]) -> dict[str, int]:
@@ -99,10 +97,4 @@ class FPN(nn.Module):
 
     @nn.nowrap
     def _check(self, levels: Mapping[str, object]) -> tuple[str, ...]:
-        missing = [level for level in self.in_levels if level not in levels]
-        if missing:
-            raise ValueError(
-                f"FPN needs the levels {', '.join(self.in_levels)} of its backbone, which returns "
-                f"{', '.join(levels)}: set out_levels of the backbone, or in_levels of the neck"
-            )
-        return self.in_levels
+        return needed("FPN", self.in_levels, levels)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxvision import layers
+from jaxvision.necks.levels import check_names, needed, returned
 
 xavier_uniform = nn.initializers.xavier_uniform()
 TINY = 1e-10
@@ -87,15 +88,13 @@ class SSDExtras(nn.Module):
                 f"SSDExtras got channels={self.channels}, down={self.down}, padding={self.padding}: "
                 "expected one number of each for every extra level"
             )
-        if not self.in_levels or any(not level[1:].isdigit() for level in self.in_levels):
-            raise ValueError(f"SSDExtras got in_levels={self.in_levels}; expected names such as 'c3', finest first")
+        check_names("SSDExtras", self.in_levels)
         super().__post_init__()
 
     @property
     def out_levels(self) -> tuple[str, ...]:
         """Names of the returned levels, finest first."""
-        last = int(self.in_levels[-1][1:])
-        return (*(f"p{level[1:]}" for level in self.in_levels), *(f"p{last + 1 + i}" for i in range(len(self.down))))
+        return returned(self.in_levels, len(self.down))
 
     @nn.nowrap
     def strides(self, of_backbone: Mapping[str, int]) -> dict[str, int]:
@@ -122,10 +121,4 @@ class SSDExtras(nn.Module):
 
     @nn.nowrap
     def _check(self, levels: Mapping[str, object]) -> tuple[str, ...]:
-        missing = [level for level in self.in_levels if level not in levels]
-        if missing:
-            raise ValueError(
-                f"SSDExtras needs the levels {', '.join(self.in_levels)} of its backbone, which returns "
-                f"{', '.join(levels)}: set out_levels of the backbone, or in_levels of the neck"
-            )
-        return self.in_levels
+        return needed("SSDExtras", self.in_levels, levels)

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from jaxvision import layers
 from jaxvision.layers.activations import LeakyReLU
+from jaxvision.necks.levels import check_names, needed, returned
 from jaxvision.ops import interpolate
 
 SLOPE = 0.1
@@ -56,14 +57,13 @@ class YOLOv3Neck(nn.Module):
     norm: layers.Norm = layers.Norm()
 
     def __post_init__(self) -> None:
-        if not self.in_levels or any(not level[1:].isdigit() for level in self.in_levels):
-            raise ValueError(f"YOLOv3Neck got in_levels={self.in_levels}; expected names such as 'c3', finest first")
+        check_names("YOLOv3Neck", self.in_levels)
         super().__post_init__()
 
     @property
     def out_levels(self) -> tuple[str, ...]:
         """Names of the returned levels, finest first."""
-        return tuple(f"p{level[1:]}" for level in self.in_levels)
+        return returned(self.in_levels)
 
     @nn.nowrap
     def strides(self, of_backbone: Mapping[str, int]) -> dict[str, int]:
@@ -89,10 +89,4 @@ class YOLOv3Neck(nn.Module):
 
     @nn.nowrap
     def _check(self, levels: Mapping[str, object]) -> tuple[str, ...]:
-        missing = [level for level in self.in_levels if level not in levels]
-        if missing:
-            raise ValueError(
-                f"YOLOv3Neck needs the levels {', '.join(self.in_levels)} of its backbone, which returns "
-                f"{', '.join(levels)}: set out_levels of the backbone, or in_levels of the neck"
-            )
-        return self.in_levels
+        return needed("YOLOv3Neck", self.in_levels, levels)

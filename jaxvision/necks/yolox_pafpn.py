@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from jaxvision import layers
 from jaxvision.layers.csp import YOLOX_NORM, CSPLayer, spatial_conv
+from jaxvision.necks.levels import check_names, needed, returned
 from jaxvision.ops import interpolate
 
 
@@ -35,8 +36,7 @@ class YOLOXPAFPN(nn.Module):
     norm: layers.Norm = YOLOX_NORM
 
     def __post_init__(self) -> None:
-        if not self.in_levels or any(not level[1:].isdigit() for level in self.in_levels):
-            raise ValueError(f"YOLOXPAFPN got in_levels={self.in_levels}; expected names such as 'c3', finest first")
+        check_names("YOLOXPAFPN", self.in_levels)
         if self.channels < 1 or self.depth < 1:
             raise ValueError(f"YOLOXPAFPN got channels={self.channels}, depth={self.depth}: expected at least 1")
         super().__post_init__()
@@ -44,7 +44,7 @@ class YOLOXPAFPN(nn.Module):
     @property
     def out_levels(self) -> tuple[str, ...]:
         """Names of the returned levels, finest first."""
-        return tuple(f"p{level[1:]}" for level in self.in_levels)
+        return returned(self.in_levels)
 
     @nn.nowrap
     def strides(self, of_backbone: Mapping[str, int]) -> dict[str, int]:
@@ -84,10 +84,4 @@ class YOLOXPAFPN(nn.Module):
 
     @nn.nowrap
     def _inputs(self, levels: Mapping[str, Any]) -> list[Any]:
-        missing = [level for level in self.in_levels if level not in levels]
-        if missing:
-            raise ValueError(
-                f"YOLOXPAFPN needs the levels {', '.join(self.in_levels)} of its backbone, which returns "
-                f"{', '.join(levels)}: set out_levels of the backbone, or in_levels of the neck"
-            )
-        return [levels[level] for level in self.in_levels]
+        return [levels[level] for level in needed("YOLOXPAFPN", self.in_levels, levels)]
