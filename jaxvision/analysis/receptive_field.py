@@ -147,6 +147,8 @@ def _apply(eqn: Any, given: Sequence[Field]) -> list[Field]:
     """The fields of an equation's results."""
     name, count = eqn.primitive.name, len(eqn.outvars)
     inner = next((eqn.params[key] for key in ("jaxpr", "call_jaxpr", "fun_jaxpr") if key in eqn.params), None)
+    if eqn.params.get("branches_platforms") is not None:  # one function in several forms; the last one is the general
+        return _interpret(eqn.params["branches"][-1].jaxpr, given[1:])
     if name in _LOOPS:
         return [_whole(given)] * count
     if inner is not None and name not in _RULES:

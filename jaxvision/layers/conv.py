@@ -15,6 +15,8 @@ import jax.numpy as jnp
 from jax.nn.initializers import Initializer
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from jaxvision.ops.convolution import convolve
+
 torch_kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 kaiming_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 """He et al. 2015 (arXiv:1502.01852), eq. 14: keeps the variance of gradients behind a ReLU."""
@@ -58,14 +60,13 @@ class Conv(nn.Module):
         kernel_size, dilation = _pair(self.kernel_size), _pair(self.dilation)
         shape = (*kernel_size, channels // self.groups, self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        y = jax.lax.conv_general_dilated(
+        y = convolve(
             x,
             kernel.astype(x.dtype),
-            window_strides=_pair(self.strides),
+            strides=_pair(self.strides),
             padding=self.pads(kernel_size, dilation),
-            rhs_dilation=dilation,
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=self.groups,
+            dilation=dilation,
+            groups=self.groups,
         )
         if not self.use_bias:
             return y
