@@ -43,6 +43,8 @@ from jaxvision.pretrained.load import Pretrained, match, unbuilt_variables
 from jaxvision.registry import hint
 
 EXAMPLES_FILE = "predictions.png"
+ROW, IN_ROWS, WIDE = 2.5, 6, 1280
+"""Width of a picture by its height from which on it has a row of its own, how many have, and their width in pixels."""
 SHORT_TABLE = 20
 """Parameters that are listed on the console; longer tables are in `parameters.txt`, their groups on the console."""
 
@@ -104,6 +106,7 @@ class Room:
             for line in report.sentences(notes=False):
                 self.progress.say(line)
             report.raise_errors(f"{_command('check')} --config {self.workdir}")
+            _ = data.evaluation.evaluation_steps  # raises where the first evaluation would: no canvas holds an image
 
         distributed.on_main(look)
 
@@ -206,8 +209,13 @@ def write_examples(run: Experiment, examples: Sequence[tuple[int, Any]], path: e
         except NotImplementedError:  # a task of a user's own need not draw
             return
         titles.append(str(sample.get("file", f"sample {index}")).rpartition("/")[2])
-    if pictures:
-        save_picture(contact_sheet(pictures, titles), path)
+    if not pictures:
+        return
+    if min(picture.shape[1] / picture.shape[0] for picture in pictures) > ROW:
+        sheet = contact_sheet(pictures[:IN_ROWS], titles[:IN_ROWS], columns=1, largest=WIDE)
+    else:
+        sheet = contact_sheet(pictures, titles)
+    save_picture(sheet, path)
 
 
 def _initial_state(run: Experiment, progress: Progress) -> TrainState:

@@ -96,6 +96,10 @@ def default_tree(field: Field, owner: str) -> Any:
         own = (dataclasses.replace(f, default=getattr(default, f.name)) for f in inner)
         return {f.name: default_tree(f, owner) for f in own}
     element = field.type.element
+    kind = element.find("slot") if element is not None else None
+    if kind is not None and isinstance(default, tuple) and any(not isinstance(x, (str, Mapping)) for x in default):
+        items = (default_tree(Field(field.name, element, item), owner) for item in default)  # type: ignore[arg-type]
+        return Many(tuple(items), origin)
     if element is not None and element.find("struct") and isinstance(default, tuple) and default:
         return Many(tuple(default_tree(Field(field.name, element, item), owner) for item in default), origin)
     return to_tree(default, origin)
@@ -104,12 +108,24 @@ def default_tree(field: Field, owner: str) -> Any:
 def _field(name: str, annotation: Any, default: Any) -> Field:
     expected = types.from_annotation(annotation)
     slot = registry.slot_kind(name)
+    if slot is not None and slot[1] and expected.element is not None and _of_its_own(expected.element, slot[0]):
+        slot = None
     if slot is not None and not _only_plain(expected.element if slot[1] and expected.element else expected):
         many = slot[1] or expected.element is not None or isinstance(default, tuple)
         expected = types.slot(slot[0], many=many, optional=expected.optional or default is None)
     elif default is None and not expected.optional:
         expected = types.Type((*expected.options, types.Option("None")))
     return Field(name, expected, default)
+
+
+def _of_its_own(expected: types.Type, kind: str) -> bool:
+    """Whether fields of a dataclass are asked for that no registered constructor of this kind makes."""
+    struct = expected.find("struct")
+    if struct is None:
+        return False
+    made = [registry.lookup(kind, name).load() for name in registry.names(kind)]
+    # What a function makes is not known; a class makes itself.
+    return all(inspect.isclass(one) and not issubclass(one, struct.value) for one in made)
 
 
 def _only_plain(expected: types.Type) -> bool:
