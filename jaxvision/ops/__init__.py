@@ -16,6 +16,7 @@ from jaxvision.ops.boxes import box_area, box_convert, box_iou, box_iou_aligned,
 from jaxvision.ops.deform_conv import deform_conv2d
 from jaxvision.ops.deformable_attention import deformable_attention
 from jaxvision.ops.grid_sample import grid_sample
+from jaxvision.ops.label_maps import to_size
 from jaxvision.ops.mask_crops import crop_masks
 from jaxvision.ops.masks import (
     mask_areas,
@@ -67,6 +68,7 @@ __all__ = [
     "roi_align",
     "roi_pool",
     "soft_nms",
+    "to_size",
     "top_k",
     "unpack_masks",
     "weighted_boxes_fusion",

@@ -6,7 +6,7 @@ Means are accumulated in float32 and cast back. Window sizes, strides and paddin
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 IntOrPair = int | tuple[int, int]
 
@@ -29,6 +29,55 @@ def max_pool(
     size, step, pads, _ = _windows(x, window, strides, padding, ceil_mode)
     lowest = np.array(-np.inf, x.dtype)
     return jax.lax.reduce_window(x, lowest, jax.lax.max, (1, *size, 1), (1, *step, 1), ((0, 0), *pads, (0, 0)))
+
+
+def max_pool_with_indices(
+    x: Float[Array, "b h w c"], window: IntOrPair, strides: IntOrPair | None = None, padding: IntOrPair = 0
+) -> tuple[Float[Array, "b h2 w2 c"], Int[Array, "b h2 w2 c"]]:
+    """`max_pool` without ceil_mode, and where each maximum was: row * w + column, int32; of equal ones the first.
+
+    The gradient goes to that pixel alone.
+    """
+    size, step, pads, padded = _windows(x, window, strides, padding, False)
+    height, width = x.shape[1:3]
+    counts = [(n + 2 * p - k) // s + 1 for n, p, k, s in zip((height, width), padded, size, step, strict=True)]
+    y = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-np.inf)
+    rows, columns = (np.arange(n) * s - p for n, s, p in zip(counts, step, padded, strict=True))
+    places, values = [], []
+    for i in range(size[0]):
+        for j in range(size[1]):
+            ends = (i + (counts[0] - 1) * step[0] + 1, j + (counts[1] - 1) * step[1] + 1)
+            values.append(y[:, i : ends[0] : step[0], j : ends[1] : step[1]])
+            places.append((rows + i)[:, None] * width + columns + j)
+    best, index = values[0], jnp.broadcast_to(jnp.asarray(places[0], jnp.int32)[None, :, :, None], values[0].shape)
+    for value, place in zip(values[1:], places[1:], strict=True):
+        better = value > best
+        best = jnp.where(better, value, best)
+        index = jnp.where(better, jnp.asarray(place, jnp.int32)[None, :, :, None], index)
+    return best, index
+
+
+def max_unpool(
+    x: Float[Array, "b h w c"], indices: Int[Array, "b h w c"], size: tuple[int, int]
+) -> Float[Array, "b h2 w2 c"]:
+    """Puts maxima back where they were, zeros elsewhere (Zeiler and Fergus 2014; SegNet and DeconvNet).
+
+    Args:
+      indices: of `max_pool_with_indices`, row * width + column of the output; those beyond it are left out.
+      size: height and width of the output: those of the map that was pooled. Where windows overlapped and two maxima
+        were the same pixel, one of the values stays.
+
+    Raises:
+      ValueError: shapes that do not fit each other, or a size without pixels.
+    """
+    _check_rank(x)
+    if x.shape != indices.shape or min(size) < 1:
+        raise ValueError(f"max_unpool got {x.shape}, indices {indices.shape} and size={size}; it takes equal shapes")
+    b, _, _, c = x.shape
+    image, channel = np.arange(b)[:, None, None], np.arange(c)[None, None]
+    flat = jnp.zeros((b, size[0] * size[1], c), x.dtype)
+    flat = flat.at[image, indices.reshape(b, -1, c), channel].set(x.reshape(b, -1, c), mode="drop")
+    return flat.reshape(b, *size, c)
 
 
 def avg_pool(
