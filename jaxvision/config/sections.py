@@ -57,6 +57,9 @@ class Data:
       buckets: canvases (height, width) of training instead of `image_size`; one per step, chosen by seed and step.
       eval_buckets: canvases of evaluation instead of `image_size`: each image lies on the one that shows it largest. A
         batch has one canvas, so that there is a last partial batch, and a compiled program, for each.
+      original_buckets: canvases of the label maps of semantic segmentation at the original size of their images, on
+        which predictions are then scored, pixel by pixel; each map lies on the smallest that holds it, and a batch has
+        one of `eval_buckets` and one of these. Empty: predictions are scored on the canvas of evaluation.
       workers: threads that decode; None: one per core.
       repeats: times that an image is in a batch, each time augmented anew; epochs keep their length (repeated
         augmentation, Hoffer et al. 2020).
@@ -76,6 +79,7 @@ class Data:
     max_instances: int = 100
     buckets: tuple[tuple[int, int], ...] = ()
     eval_buckets: tuple[tuple[int, int], ...] = ()
+    original_buckets: tuple[tuple[int, int], ...] = ()
     workers: int | None = None
     repeats: int = 1
 

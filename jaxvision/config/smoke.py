@@ -9,10 +9,17 @@ from jaxvision.config.node import COMMAND_LINE, SMOKE, Leaf, Many, Origin, Tree,
 DEVICES = 8  # that tests simulate
 AUGMENTS = ("augment", "closing_augment")
 LARGEST_IMAGE = 64  # for which the tiny form of every family is made
-SCENES = {"detection": ("boxes",), "instance_segmentation": ("boxes", "masks"), "panoptic_segmentation": ("panoptic",)}
+SCENES = {
+    "detection": ("boxes",),
+    "instance_segmentation": ("boxes", "masks"),
+    "panoptic_segmentation": ("panoptic",),
+    "semantic_segmentation": ("semantic",),
+}
 """Task -> annotations of the scenes that it takes in place of a data set; tasks that are not here learn labels."""
 SCENE_CLASSES = 10
 """Digits; where stuff is a class, there is one of it."""
+SHORT_CRF = {"iterations": 1, "filter": "lattice", "label_weights": None}
+"""What a task that sharpens label maps does it with; the exact filter takes the square of the pixels."""
 SMALLEST_IMAGE = 16  # below, the synthetic source cannot tell ten classes apart
 LARGEST_NUM_CLASSES = 100  # nor more than some two hundred at the largest
 
@@ -31,12 +38,15 @@ def smoke(tree: Tree) -> Tree:
     size, *buckets = (_small(size) for size in (data["image_size"].plain, *data["buckets"].plain))
     batch_size = DEVICES * _images_of_a_device(data)
     data = _put(data, origin, batch_size=batch_size, eval_batch_size=None, image_size=size)
-    eval_buckets = tuple(dict.fromkeys(map(_small, data["eval_buckets"].plain)))
+    eval_buckets, original_buckets = (
+        tuple(dict.fromkeys(map(_small, data[name].plain))) for name in ("eval_buckets", "original_buckets")
+    )
     data = _put(
         data,
         origin,
         buckets=tuple(dict.fromkeys(buckets)),
         eval_buckets=eval_buckets,
+        original_buckets=original_buckets,
         repeats=min(data["repeats"].plain, 2),
     )
     source = _slot("source", data["source"], origin)
@@ -44,7 +54,7 @@ def smoke(tree: Tree) -> Tree:
         scenes = _with_scenes(source, annotations, origin)
         if scenes is not source:
             source = scenes
-            model = _put(model, origin, num_classes=SCENE_CLASSES + ("panoptic" in annotations))
+            model = _put(model, origin, num_classes=SCENE_CLASSES + bool({"panoptic", "semantic"} & set(annotations)))
     if source["name"].plain == "synthetic":
         multi_label = task.get("multi_label")
         like = {"num_classes": min(num_classes, LARGEST_NUM_CLASSES)} if isinstance(num_classes, int) else {}
@@ -56,6 +66,8 @@ def smoke(tree: Tree) -> Tree:
     schedule = _put(schedule, origin, closing_epochs=min(schedule["closing_epochs"].plain, 1.0))
     if "start" in schedule["learning_rate"]:  # after a warm-up that is longer than the run
         schedule = schedule | {"learning_rate": _put(schedule["learning_rate"], origin, start=0.0)}
+    if isinstance(task.get("crf"), dict):
+        task = task | {"crf": _put(task["crf"], origin, **SHORT_CRF)}
     slots = {
         "task": _slot("task", task, origin),
         "model": _slot("model", model, origin),
@@ -123,8 +135,10 @@ def _slot(kind: str, tree: Tree, origin: Origin) -> Tree:
         if kind and isinstance(value, dict) and "name" in value:
             tree = tree | {key: _slot(kind, value, origin)}
         elif kind and isinstance(value, Many):
-            items = tuple(_slot(kind, item, origin) if isinstance(item, dict) else item for item in value.items)
-            tree = tree | {key: Many(items, value.origin, value.type)}
+            items = (
+                _slot(kind, item, origin) if isinstance(item, dict) and "name" in item else item for item in value.items
+            )
+            tree = tree | {key: Many(tuple(items), value.origin, value.type)}
     return tree
 
 

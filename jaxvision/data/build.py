@@ -94,7 +94,8 @@ def _loader(config: Any, split: str, batch_size: int, seed: int, process_index: 
     source, train = build_source(config, split), split == "train"
     repeats = config.repeats if train else 1
     specs = config.host_transforms if train else config.eval_host_transforms
-    if hasattr(source, "gather") and not specs and not (config.buckets if train else config.eval_buckets):
+    buckets = config.buckets if train else (*config.eval_buckets, *config.original_buckets)
+    if hasattr(source, "gather") and not specs and not buckets:
         return Loader(source, batch_size, seed, process_index, process_count, repeats)
     if not isinstance(source, SampleSource):
         raise SetupError(
@@ -116,6 +117,7 @@ def _loader(config: Any, split: str, batch_size: int, seed: int, process_index: 
         max_instances=config.max_instances,
         buckets=tuple(map(tuple, config.buckets)) if train else (),
         eval_buckets=() if train else tuple(map(tuple, config.eval_buckets)),
+        original_buckets=() if train else tuple(map(tuple, config.original_buckets)),
         workers=config.workers,
         training=train,
     )

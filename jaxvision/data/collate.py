@@ -7,7 +7,9 @@ A batch holds, each with a leading axis of the batch,
 - `label` int32, or float32 `[classes]`;
 - `targets`: `structures.Instances`, `max_instances` rows;
 - `proposals`: `structures.Proposals`, as many rows as the samples have;
-- `semantic` uint8 `[H, W]`; `panoptic` int32 `[H, W]` with `segment_labels` int32 and `segment_crowd`, `segment_valid`
+- `semantic` uint8 `[H, W]`; `semantic_original` uint8 `[OH, OW]`, the same map as it was annotated, in the top left
+  corner of a canvas of its own, 255 beside it (`data.original`);
+- `panoptic` int32 `[H, W]` with `segment_labels` int32 and `segment_crowd`, `segment_valid`
   bool `[max_segments]`;
 
 each where the samples have it. Canvas geometry is that of the sample: `size`, `original_size` and `to_original` are
@@ -42,7 +44,7 @@ def collate(samples: Sequence[Sample], *, max_instances: int = 100, max_segments
         batch["targets"] = _instances(samples, max_instances)
     if "proposals" in first:
         batch["proposals"] = _proposals(samples)
-    for key in ("semantic", "panoptic"):
+    for key in ("semantic", "semantic_original", "panoptic"):
         if key in first:
             batch[key] = np.stack([sample[key] for sample in samples])
     if "panoptic" in first:

@@ -17,6 +17,7 @@ from jaxvision.data.collate import collate, dropped_instances
 from jaxvision.data.images import MAX_PIXELS, ImageError, read_image
 from jaxvision.data.jpeg import read_header
 from jaxvision.data.order import sample_rng
+from jaxvision.data.original import original_map
 from jaxvision.data.prepare import change_pixels, in_channels, move
 from jaxvision.data.resample import placement, resample
 from jaxvision.data.samples import Sample, SampleSource
@@ -63,8 +64,11 @@ class Recipe:
 class OpenBatch:
     """A batch that its samples write themselves into, in any order."""
 
-    def __init__(self, rows: np.ndarray, positions: np.ndarray, canvas: Size, channels: int):
-        self.rows, self.positions, self.canvas = rows, positions, canvas
+    def __init__(
+        self, rows: np.ndarray, positions: np.ndarray, canvas: Size, channels: int, original: Size | None = None
+    ):
+        """`original` is the canvas of label maps at their original size, where the batch is to have them."""
+        self.rows, self.positions, self.canvas, self.original = rows, positions, canvas, original
         self.images = np.empty((len(rows), *canvas, channels), np.uint8)
         self.dropped: dict[int, int] = {}
         self._others: Any = None
@@ -182,6 +186,9 @@ def finish(recipe: Recipe, job: Job, pixels: np.ndarray | None) -> None:
     if isinstance(recipe.source, Table):
         sample = _with_heavy(recipe.source, int(job.batch.rows[job.place]), sample, view.original)
     moved = move(sample, view, train=recipe.train)
+    if job.batch.original is not None:
+        name = str(sample.get("file", job.batch.rows[job.place]))
+        moved["semantic_original"] = original_map(sample["semantic"], view, job.batch.original, name)
     if dropped := dropped_instances([moved], recipe.max_instances):
         job.batch.dropped[job.place] = dropped
     moved["image"] = drawn[:0]
@@ -197,8 +204,11 @@ def run(recipe: Recipe, light: SampleSource, batch: OpenBatch, place: int) -> No
 
 def sizes(light: SampleSource) -> Iterator[Size]:
     """Height and width of every image: as annotated, else as its file says, which is not decoded."""
+    shape = getattr(light, "image_shape", None)
     for row in range(len(light)):
-        if not isinstance(light, Table):
+        if shape is not None:
+            yield shape[:2]
+        elif not isinstance(light, Table):
             yield light.sample(row)["image"].shape[:2]
         elif "size" in light.columns:
             height, width = light.row_of("size", row)

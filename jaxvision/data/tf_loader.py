@@ -27,6 +27,7 @@ from jaxtyping import Bool, Int
 from jaxvision.data import pipeline
 from jaxvision.data.loader import Loader
 from jaxvision.data.order import bucket_of, permutation, repeated_rows
+from jaxvision.data.original import original_canvases
 from jaxvision.data.pipeline import Job, OpenBatch, Recipe
 from jaxvision.data.samples import SampleSource
 from jaxvision.data.table import Table
@@ -52,6 +53,8 @@ class TfLoader(Loader):
         host. The samples of a step are fitted into its canvas. Empty: always `image_size`.
       eval_buckets: canvases of evaluation, of which each sample lies on the one that shows it largest; a batch has one
         canvas. Empty: always `image_size`.
+      original_buckets: canvases of label maps at their original size, in evaluation: batches then have
+        `semantic_original`, each sample's on the smallest canvas that holds it; a batch has one. Empty: none have it.
       workers: threads; None is the number of cores that this process may use.
       training: whether objects that are hardly to be seen are left out (`data.prepare.MIN_SIDE`).
     """
@@ -63,6 +66,7 @@ class TfLoader(Loader):
     max_instances: int = 100
     buckets: tuple[Size, ...] = ()
     eval_buckets: tuple[Size, ...] = ()
+    original_buckets: tuple[Size, ...] = ()
     workers: int | None = None
     training: bool = True
 
@@ -71,9 +75,14 @@ class TfLoader(Loader):
         split_forms(self.transforms)
         if self.channels not in (1, 3):
             raise SetupError(f"channels is {self.channels}: images have 1 channel (grey) or 3 (RGB)")
-        for size in (self.image_size, *self.buckets, *self.eval_buckets):
+        for size in (self.image_size, *self.buckets, *self.eval_buckets, *self.original_buckets):
             if len(size) != 2 or min(size) < 1:
                 raise SetupError(f"a canvas is {size}: expected (height, width) of at least 1 pixel")
+        if self.original_buckets and "semantic" not in self.source.annotations:
+            raise SetupError(
+                f"original_buckets is {self.original_buckets}, canvases of label maps at their original size, but "
+                f"{self.source.name!r} has no semantic maps: leave it empty"
+            )
         if self.max_instances < 1:
             raise SetupError(f"max_instances is {self.max_instances}: expected at least 1")
         if self.workers is not None and self.workers < 1:
@@ -116,24 +125,31 @@ class TfLoader(Loader):
         places = np.arange(first, first + self.local_batch_size)
 
         def open_batch(number: int) -> OpenBatch:
-            canvas, rows = self._evaluation[number]
+            canvas, original, rows = self._evaluation[number]
             own = rows[np.minimum(places, len(rows) - 1)]
-            return OpenBatch(own, own, canvas, self.channels)
+            return OpenBatch(own, own, canvas, self.channels, original)
 
         for number, batch in enumerate(self._made(open_batch, self.evaluation_steps)):
-            yield self._finished(batch, places < len(self._evaluation[number][1]))
+            yield self._finished(batch, places < len(self._evaluation[number][2]))
 
     @functools.cached_property
-    def _evaluation(self) -> list[tuple[Size, Int[np.ndarray, " b"]]]:
-        """Canvas and rows of each batch of all processes; the last one of a bucket may have fewer."""
-        of_row = self._buckets_of_rows() if len(self.eval_buckets) > 1 else np.zeros(self.num_examples, np.int64)
+    def _evaluation(self) -> list[tuple[Size, Size | None, Int[np.ndarray, " b"]]]:
+        """Canvas, canvas of the original and rows of each batch of all processes; the last one of a pair of canvases
+        may have fewer rows."""
+        needed = len(self.eval_buckets) > 1 or self.original_buckets
+        sizes = list(pipeline.sizes(self._recipe.light)) if needed else []
+        none = np.zeros(self.num_examples, np.int64)
+        shown = self._eval_buckets_of(sizes) if len(self.eval_buckets) > 1 else none
+        original = original_canvases(sizes, self.original_buckets, self._name) if self.original_buckets else none
         batches = []
-        for bucket, canvas in enumerate(self.eval_buckets or (self.image_size,)):
-            rows = np.flatnonzero(of_row == bucket)
-            batches += [(canvas, rows[i : i + self.batch_size]) for i in range(0, len(rows), self.batch_size)]
+        for i, canvas in enumerate(self.eval_buckets or (self.image_size,)):
+            for j, of_original in enumerate(self.original_buckets or (None,)):
+                rows = np.flatnonzero((shown == i) & (original == j))
+                starts = range(0, len(rows), self.batch_size)
+                batches += [(canvas, of_original, rows[k : k + self.batch_size]) for k in starts]
         return batches
 
-    def _buckets_of_rows(self) -> Int[np.ndarray, " n"]:
+    def _eval_buckets_of(self, sizes: list[Size]) -> Int[np.ndarray, " n"]:
         """The bucket that shows each sample largest, the first of several."""
         geometric, _ = split_forms(self.transforms)
 
@@ -143,7 +159,11 @@ class TfLoader(Loader):
             return int(np.argmin([x * y for x, y in steps]))
 
         known = functools.cache(bucket_for)
-        return np.array([known(size) for size in pipeline.sizes(self._recipe.light)])
+        return np.array([known(size) for size in sizes])
+
+    def _name(self, row: int) -> str:
+        """What messages call a sample."""
+        return self.source.file(row) if isinstance(self.source, Table) else f"{self.source.name} {row}"
 
     def example_batch(self) -> Batch:
         """A batch of this structure, for initialisation and abstract evaluation: the first sample, repeated."""

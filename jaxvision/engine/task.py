@@ -153,6 +153,10 @@ class Task:
         """Returns (predictions, carry); every leaf of the predictions has the batch as its leading axis."""
         raise NotImplementedError(f"{type(self).__name__} defines no predict(...)")
 
+    def for_views(self) -> "Task":
+        """The task whose predictions hold what `invert` needs, where those of this one are less."""
+        return self
+
     def invert(self, predictions: PyTree, view: View) -> Mapping[str, Array]:
         """What predictions for a view of the images say about the images: arrays that may be merged element by element.
 
@@ -166,8 +170,8 @@ class Task:
         """The predictions that follow from one of the arrays of `invert`, merged over views: `{name: array}`."""
         raise NotImplementedError(f"{type(self).__name__} has no test-time augmentation: it defines no merged(...)")
 
-    def merge_views(self, parts: Sequence[Mapping[str, Array]], tta: Any) -> PyTree:
-        """The predictions that follow from what `invert` gave for each view.
+    def merge_views(self, parts: Sequence[Mapping[str, Array]], tta: Any, batch: Batch) -> PyTree:
+        """The predictions for the images of `batch` that follow from what `invert` gave for each view.
 
         By default `tta` (`engine.tta.TTA`) merges one array element by element, and `merged` makes predictions of it. A
         direction whose predictions are sets (boxes) overrides this.

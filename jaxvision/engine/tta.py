@@ -138,16 +138,17 @@ class TTATask(Task):
         for view in self.tta.views((images.shape[1], images.shape[2])):
             groups.setdefault(view.shown, []).append(view)
         parts: list[Mapping[str, Array]] = []
+        task = self.task.for_views()
         for views in groups.values():
 
             def one(shown: Mapping[str, Array]) -> PyTree:
-                return self.task.predict(variables, {**batch, **shown}, ctx)[0]
+                return task.predict(variables, {**batch, **shown}, ctx)[0]
 
             every = [shown_batch(view, batch) for view in views]
             predictions = jax.lax.map(one, jax.tree.map(lambda *each: jnp.stack(each), *every))
             for i, view in enumerate(views):
-                parts.append(self.task.invert(jax.tree.map(lambda x, i=i: x[i], predictions), view))
-        return self.task.merge_views(parts, self.tta), None
+                parts.append(task.invert(jax.tree.map(lambda x, i=i: x[i], predictions), view))
+        return self.task.merge_views(parts, self.tta, batch), None
 
     def init(self, rng: PRNGKeyArray, batch: Batch) -> dict[str, PyTree]:
         return self.task.init(rng, batch)

@@ -150,3 +150,35 @@ def test_real_palette_maps_are_read_by_their_indices(test_data):
     options = {"image_suffix": "_img", "mask_suffix": "_gt", **lists}
     table = image_mask(str(root / "imgs"), str(root / "gts"), **options, split="train")
     assert len(table) == 4 and table.class_names == ("0", "1", "2", "3") and table.sample(0)["semantic"].max() <= 3
+
+
+def test_zero_may_be_no_class(tmp_path):
+    folders = both(make(tmp_path))
+    table = image_mask(**folders, class_names=("x", "y"), reduce_zero_label=True, split="train")
+    assert table.sample(0)["semantic"].tolist() == [[255, 0, 0], [1, 255, 255]]
+    for other in ({"values": {"1": 0}}, {}):
+        names = {"class_names": ("x",)} if other else {}
+        with pytest.raises(DataError, match="reduce_zero_label was given with"):
+            image_mask(**folders, **names, **other, reduce_zero_label=True, split="train")
+
+
+@pytest.mark.parametrize(
+    "values,options,hint",
+    [
+        ([[0, 1, 1], [0, 2, 0]], {}, "one more than the 2 class_names: if 0 means 'no class' .*reduce_zero_label=True"),
+        ([[1, 1, 1], [1, 2, 1]], {}, "values 1 to 2 and no 0: they count classes from 1; set reduce_zero_label=True"),
+        ([[0, 1, 1], [0, 255, 0]], {"ignore": None}, "set ignore=255"),
+        ([[0, 0, 0, 0, 0, 0], [1, 0, 70, 90, 110, 130]], {}, "6 values for 2 classes look like the brightness"),
+    ],
+)
+def test_confused_numbers_of_classes_get_a_plain_hint(tmp_path, values, options, hint):
+    folders = make(tmp_path, values=np.array(values))
+    with pytest.warns(DataWarning, match=hint):
+        image_mask(**both(folders), class_names=("x", "y"), **options, split="train")
+
+
+def test_colour_coded_maps_are_refused(tmp_path):
+    folders = make(tmp_path)
+    writers.image(tmp_path / "masks" / "a.png", (2, 3), seed=5)
+    with pytest.raises(DataError, match="a colour-coded map must be converted first"):
+        image_mask(**both(folders), class_names=("x", "y", "z"), split="train")

@@ -16,6 +16,7 @@ from jaxvision.data.transforms import (
     Letterbox,
     RandomCrop,
     RandomResizedCrop,
+    RandomScale,
     RandomScaledCrop,
     RandomShortSide,
     Resize,
@@ -71,6 +72,15 @@ def test_sizes(transform, original, size):
 def test_short_sides_are_all_chosen():
     sizes = {plan(RandomShortSide((300, 400), 1000), seed=seed)[0].size for seed in range(20)}
     assert sizes == {(300, 400), (400, 533)}
+
+
+def test_random_scales_keep_the_ratio_and_lie_between_their_factors():
+    views = [plan(RandomScale(512, 2048, (0.5, 2.0)), (480, 640), seed=seed)[0] for seed in range(40)]
+    shorts = np.array([view.size[0] for view in views])
+    assert 256 <= shorts.min() < 320 and 800 < shorts.max() <= 1024
+    assert all(abs(view.size[1] - view.size[0] * 640 / 480) <= 1 for view in views)
+    panorama, _ = plan(RandomScale(512, 2048, (1.0, 1.0)), (100, 800))
+    assert panorama.size == (256, 2048)
 
 
 def test_windows_of_scaled_pictures_lie_inside_and_half_of_the_pictures_stay():
@@ -249,6 +259,8 @@ def test_the_two_forms_are_told_apart():
         (lambda: Resize(mode="fitt"), "unknown mode 'fitt': did you mean 'fit'?"),
         (lambda: ResizeSide(None, None), "give short, long or both"),
         (lambda: ResizeSide(0), "short is 0"),
+        (lambda: RandomScale(0), "short is 0"),
+        (lambda: RandomScale(10, factors=(2.0, 1.0)), "factors is (2.0, 1.0)"),
         (lambda: RandomShortSide(()), "shorts is ()"),
         (lambda: Letterbox(fill=300), "fill is 300, expected 0..255"),
         (lambda: RandomCrop(padding=-1), "padding is -1"),

@@ -1,7 +1,7 @@
 """Images and label maps of the same names in two folders: semantic segmentation as most sets publish it."""
 
 import concurrent.futures
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ def image_mask(
     ignore: int | None = 255,
     image_suffix: str = "",
     mask_suffix: str = "",
+    reduce_zero_label: bool = False,
     *,
     split: str,
 ) -> Table:
@@ -50,6 +51,7 @@ def image_mask(
       ignore: the value without class; None: there is none.
       image_suffix: end of the images' names that is left away to compare them ("_leftImg8bit").
       mask_suffix: the same of the label maps ("_gtFine_labelIds").
+      reduce_zero_label: value 0 has no class, and value i is class i - 1 (OpenMMLab's name; ADE20K).
       split: "train" or "validation".
 
     Raises:
@@ -59,6 +61,8 @@ def image_mask(
     """
     check_split(split)
     _check_arguments(values, class_names, ignore, train_list, eval_list)
+    if reduce_zero_label:
+        values = _without_zero(values, class_names)
     separate = eval_images is not None or eval_masks is not None or eval_list is not None
     parts = {
         "train": (images, masks, train_list),
@@ -74,7 +78,8 @@ def image_mask(
     if not class_names:
         class_names = tuple(map(str, range(int(table[table != IGNORED].max(initial=-1)) + 1)))
     known = (table != IGNORED) | np.isin(np.arange(256), _ignored(values, ignore))
-    bad = _examine(pairs, known, faults)
+    plain = values is None or reduce_zero_label
+    bad = _examine(pairs, known, faults, lambda found: _advice(found, known, len(class_names), plain, ignore))
     kept = [pair for pair in pairs if pair[2] not in bad]
     faults.require(len(kept), len(pairs), "label maps")
     faults.warn()
@@ -107,6 +112,14 @@ def _check_arguments(
             raise DataError(
                 f"image_mask: values has {value!r}: {label!r}; expected values 0..255 and classes {limit}, or 255"
             )
+
+
+def _without_zero(values: Mapping[str, int] | None, class_names: Sequence[str]) -> dict[str, int]:
+    """The class of each value where 0 has none."""
+    if values is not None or not class_names:
+        given = "values, which say that already" if values is not None else "no class_names"
+        raise DataError(f"image_mask: reduce_zero_label was given with {given}; it needs class_names and no values")
+    return {"0": IGNORED, **{str(label + 1): label for label in range(len(class_names)) if label + 1 < IGNORED}}
 
 
 def _pairs(
@@ -200,8 +213,18 @@ def _classes_of(
     return tuple(map(str, found)), {str(value): label for label, value in enumerate(found)}
 
 
-def _examine(pairs: Sequence[tuple[str, str, str]], known: np.ndarray, faults: Faults) -> set[str]:
-    """Looks for values without class in some of the maps; returns those that cannot be read."""
+def _examine(
+    pairs: Sequence[tuple[str, str, str]],
+    known: np.ndarray,
+    faults: Faults,
+    advice: Callable[[Int[np.ndarray, "256"]], str],
+) -> set[str]:
+    """Looks for values without class in some of the maps; returns those that cannot be read.
+
+    Args:
+      known: which values have a class, or are said to have none.
+      advice: what the pixels of each value suggest; "" for nothing.
+    """
     chosen = np.unique(np.linspace(0, len(pairs) - 1, min(_EXAMINED, len(pairs))).astype(int))
     masks = [pairs[i][2] for i in chosen]
     bad, total, unknown = set(), np.zeros(256, np.int64), dict[int, list[str]]()
@@ -218,12 +241,48 @@ def _examine(pairs: Sequence[tuple[str, str, str]], known: np.ndarray, faults: F
         faults.extend(
             f"label map(s) with the value {number}, which is no class (ignored)", len(files), map(repr, files)
         )
+    hint = advice(total)
     if share > 0.5:
         raise DataError(
             f"{faults.where}: {share:.0%} of the pixels have values that are no class ({sorted(unknown)}); "
-            "set class_names, values and ignore to what the label maps hold"
+            f"{hint or 'set class_names, values and ignore to what the label maps hold'}"
         )
+    if hint:
+        faults.extend(f"remark(s): {hint}", 1, ())
     return bad
+
+
+def _advice(counts: Int[np.ndarray, "256"], known: np.ndarray, classes: int, plain: bool, ignore: int | None) -> str:
+    """What is likely wrong with the numbers of classes, as users of OpenMMLab ask about it.
+
+    Args:
+      counts: pixels of each value in the maps that were examined.
+      known: which values have a class, or are said to have none.
+      classes: their number.
+      plain: values are classes as they are, or one more (`reduce_zero_label`).
+      ignore: the value that is said to have no class.
+    """
+    held = np.flatnonzero(counts)
+    unknown = held[~known[held]]
+    if not plain or not len(held):
+        return ""
+    if 255 in unknown and ignore != 255:
+        return "the maps hold 255, which usually means 'no class': set ignore=255"
+    if unknown.tolist() == [classes] and counts[0] == 0:
+        return (
+            f"the maps hold the values 1 to {classes} and no 0: they count classes from 1; set reduce_zero_label=True"
+        )
+    if unknown.tolist() == [classes]:
+        return (
+            f"the maps hold the values 0 to {classes}, one more than the {classes} class_names: if 0 means 'no class' "
+            f"(as in ADE20K) set reduce_zero_label=True; if {classes} does, set ignore={classes}; else a name lacks"
+        )
+    if len(unknown) > max(3, classes):
+        return (
+            f"{len(held)} values for {classes} classes look like the brightness of a coloured map, or a palette that "
+            "was made anew: convert the maps so that each pixel is the number of its class, or set values"
+        )
+    return ""
 
 
 def _count_values(masks: Sequence[str]) -> list[Int[np.ndarray, "256"] | ImageError]:

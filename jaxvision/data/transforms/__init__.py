@@ -11,7 +11,7 @@ which they draw in turn.
 """
 
 from jaxvision.data.transforms.crops import CenterCrop, Expand, IouCrop, RandomCrop, RandomResizedCrop, RandomScaledCrop
-from jaxvision.data.transforms.resize import Letterbox, RandomShortSide, Resize, ResizeSide
+from jaxvision.data.transforms.resize import Letterbox, RandomScale, RandomShortSide, Resize, ResizeSide
 from jaxvision.data.transforms.view import HostTransform, View, split_forms
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Letterbox",
     "RandomCrop",
     "RandomResizedCrop",
+    "RandomScale",
     "RandomScaledCrop",
     "RandomShortSide",
     "Resize",

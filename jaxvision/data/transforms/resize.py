@@ -101,6 +101,33 @@ class RandomShortSide:
 
 
 @dataclasses.dataclass(frozen=True)
+class RandomScale:
+    """A random factor of the size that `ResizeSide` gives (segmenters; OpenMMLab's `RandomResize`).
+
+    Attributes:
+      short, long: as in `ResizeSide`.
+      factors: lowest and highest factor; uniform.
+    """
+
+    short: int = 512
+    long: int | None = None
+    factors: tuple[float, float] = (0.5, 2.0)
+
+    def __post_init__(self):
+        for name, value in (("short", self.short), ("long", self.long)):
+            if value is not None and value < 1:
+                raise SetupError(f"random_scale: {name} is {value}, expected at least 1 pixel")
+        if len(self.factors) != 2 or not 0 < self.factors[0] <= self.factors[1]:
+            raise SetupError(f"random_scale: factors is {self.factors}, expected (lowest, highest) above 0")
+
+    def plan(self, view: View, sample: Sample, rng: np.random.Generator) -> tuple[View, Sample]:
+        factor = float(rng.uniform(*self.factors))
+        short, long = (None if side is None else max(1, round(side * factor)) for side in (self.short, self.long))
+        height, width = side_size(view.size, short, long)
+        return view.resize((max(1, height), max(1, width))), sample
+
+
+@dataclasses.dataclass(frozen=True)
 class Letterbox:
     """The largest picture that lies inside `size`, centred on a plain ground (YOLO, Darknet and ultralytics).
 
