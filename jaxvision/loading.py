@@ -21,7 +21,7 @@ from jaxvision.data.transforms import Resize
 from jaxvision.engine.task import Task
 from jaxvision.engine.tta import augmented
 from jaxvision.errors import SetupError
-from jaxvision.pretrained.cards import WeightCard, card_of_file, find_card, is_card_name, weight_card
+from jaxvision.pretrained.cards import FEATURES, WeightCard, card_of_file, find_card, is_card_name, weight_card
 from jaxvision.pretrained.keymaps import family_of
 from jaxvision.pretrained.load import match, open_weights
 from jaxvision.pretrained.safetensors import assign, load_safetensors_metadata, save_safetensors
@@ -62,7 +62,7 @@ def load_model(source: str | os.PathLike[str], checkpoint: str | int | os.PathLi
     """Builds the task of `source` and restores its weights, averaged ones (EMA) where the run evaluates those.
 
     With the name of a model, images are prepared as the weights ask for: by the config that they carry or, for a
-    published classifier, by its weight card, which is found by the file's name or, renamed, by its content.
+    published classifier or segmenter, by its weight card, which is found by the file's name or, renamed, its content.
 
     Args:
       source: the workdir of a run; or a config (name or file) or the name of a registered model, with a `checkpoint`;
@@ -227,14 +227,25 @@ def _named_config(source: str, weights: Weights) -> Any:
 
 
 def card_config(card: WeightCard) -> Any:
-    """The config that prepares images as the published classifier of a card was evaluated."""
+    """The config that prepares images as the published classifier or segmenter of a card was evaluated.
+
+    Raises:
+      SetupError: the card is that of a backbone without classes.
+    """
     from jaxvision import config as configs
 
+    if card.task == FEATURES:
+        raise SetupError(f"{card.name} is a backbone without classes: give it as pretrained.backbone of a config")
+    if card.config:
+        return configs.load(card.config)
     how = {"interpolation": card.interpolation}
     whole = isinstance(card.resize, int)
     resize = {"name": "resize_side", "short": card.resize} if whole else {"name": "resize", "size": card.resize}
+    transforms: tuple[Any, ...] = ({**resize, **how}, "center_crop")
+    if card.task == "semantic_segmentation":  # the whole image, somewhere on its canvas
+        transforms = ({**resize, **how, "long": max(card.image_size)},)
     config = configs.blank("")
-    config.task = "classification"
+    config.task = card.task
     config.model = {"name": card.registered, "num_classes": card.num_classes}
     if hasattr(configs.build("model", dict(config.model)).backbone, "image_size"):
         config.model.backbone = {"image_size": card.image_size}
@@ -242,7 +253,7 @@ def card_config(card: WeightCard) -> Any:
         "source": {"name": "synthetic", "num_classes": card.num_classes},
         "image_size": card.image_size,
         "channels": 3,
-        "eval_host_transforms": ({**resize, **how}, "center_crop"),
+        "eval_host_transforms": transforms,
         "eval_transforms": ({"name": "normalize", "mean": card.mean, "std": card.std, "bgr": card.bgr},),
     }
     config.schedule = {"epochs": 1, "learning_rate": {"name": "constant", "value": 1e-3}}  # asked for, never used here

@@ -20,7 +20,7 @@ from jaxvision.visualization.curves import curves_figure
 from jaxvision.visualization.sheets import contact_sheet
 
 COLUMNS, ROWS = 6, 5
-SCORES = ("top1", "pq", "mask_ap50", "mask_ap", "ap50", "ap")
+SCORES = ("top1", "miou", "pq", "mask_ap50", "mask_ap", "ap50", "ap")
 """What is told of a run; the first that it has is its headline."""
 CURVES = 2
 """Scores whose curves are drawn below that of the loss."""

@@ -33,7 +33,12 @@ MASK_BATCH = 8
 """Of detectors of masks, which take several times as long."""
 WITH_MASKS = 0.99
 """Share of the objects that must have a mask; the others would be left out."""
-MODELS = {"detection": "retinanet", "instance_segmentation": "mask_rcnn", "panoptic_segmentation": "panoptic_fpn"}
+MODELS = {
+    "detection": "retinanet",
+    "instance_segmentation": "mask_rcnn",
+    "panoptic_segmentation": "panoptic_fpn",
+    "semantic_segmentation": "fcn",
+}
 MEMORY_SIDE = 32
 """Pixels of images that a source fits to one size when it reads them (IDX, npz)."""
 CIFAR_STEM_UP_TO = 64
@@ -163,6 +168,9 @@ def choose(source: Mapping[str, Any], train: Any) -> Plan:
         return Plan({"name": "instance_segmentation"}, dict(source), "mask_ap", (said,))
     if "boxes" in given:
         return Plan({"name": "detection"}, dict(source), "ap", ("Training a detector, RetinaNet.",))
+    if "semantic" in given:
+        said = "Training a network that says the class of each pixel, FCN."
+        return Plan({"name": "semantic_segmentation"}, dict(source), "miou", (said,))
     wanted = "segmentation"
     known = f"registered tasks: {', '.join(registry.names('task'))}"
     why = (
@@ -180,6 +188,7 @@ def config_text(plan: Plan, report: Report, train: Any, *, note: str = "") -> st
         "detection": (_detector, "detector"),
         "instance_segmentation": (_detector, "detector with masks"),
         "panoptic_segmentation": (_detector, "panoptic network"),
+        "semantic_segmentation": (_segmenter, "segmenter"),
     }.get(plan.task["name"], (_classifier, "classifier"))
     chosen = write(plan, report, train)
     lines = [
@@ -262,6 +271,39 @@ def _detector(plan: Plan, report: Report, train: Any) -> list[str]:
     return [
         "    # anchors.scales: sides of square ones over the stride, "
         f"{finest} pixels at the finest level, {2 * finest} at the next, ...",
+        f"    config.model = {_python(model, 4, len('config.model = '))}",
+        '    # weights of ImageNet, where they can be had: config.pretrained = dict(backbone="torchvision:resnet18")',
+        *_assigned("data", data, comments),
+        *_assigned("schedule", schedule, {"base_batch_size": "of the learning rate, which follows data.batch_size"}),
+    ]
+
+
+def _segmenter(plan: Plan, report: Report, train: Any) -> list[str]:
+    """Model, data and schedule: the dilated FCN with a ResNet-18 from scratch, which learns from random windows."""
+    images = report.parts[0].images
+    side, pixels = image_side(report.parts[0].sizes, DETECTION_SIDES), measure_pixels(train)
+    flip = () if pixels.channels == 1 else ("random_flip",)
+    window = {"name": "random_resized_crop", "scale": (0.25, 1.0)}
+    how = {"host_transforms": (window,), "eval_host_transforms": ("letterbox",), "augment": flip}
+    data = _data(plan, side, pixels, min(DETECTION_BATCH, batch_size(images, side)), how)
+    model = {
+        "name": MODELS[plan.task["name"]],
+        "num_classes": len(report.class_names),
+        "backbone": {"name": "resnet18", "output_stride": 8},
+        "width": 128,
+        "auxiliary": {"width": 64},
+    }
+    schedule = {
+        "epochs": epochs_for(images),
+        "optimizer": {"name": "adamw", "weight_decay": 0.05},
+        "learning_rate": {"name": "cosine", "value": 1e-3},
+        "base_batch_size": DETECTION_BATCH,
+        "warmup": 1.0,
+        "clip_norm": 5.0,
+    }
+    comments = _comments(data, images) | {"image_size": "height, width; windows of images are resized to it"}
+    comments["eval_host_transforms"] = "the whole image, with plain borders beside it, which do not count"
+    return [
         f"    config.model = {_python(model, 4, len('config.model = '))}",
         '    # weights of ImageNet, where they can be had: config.pretrained = dict(backbone="torchvision:resnet18")',
         *_assigned("data", data, comments),

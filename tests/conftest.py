@@ -32,12 +32,20 @@ def strict_promotion():
         yield
 
 
-@pytest.fixture
-def unoptimized():
+@contextlib.contextmanager
+def quickly_compiled():
     """For programs that run once or twice: optimising them is half of their compilation."""
     jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture
+def unoptimized():
+    with quickly_compiled():
+        yield
 
 
 @pytest.fixture

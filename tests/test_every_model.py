@@ -65,13 +65,12 @@ SMALL = {
 
 def test_no_model_or_backbone_is_left_out():
     several_heads = {"multi_head"}  # tests/classification/test_multi_task.py
-    detectors = {  # tests/detection/test_every_detector.py
-        name
-        for name in REGISTERED["model"]
-        if registry.lookup("model", name).address.startswith("jaxvision.detection.")
-    }
-    assert {*MODELS, *several_heads, *detectors} == REGISTERED["model"]
-    own = ("jaxvision.detection.", "jaxvision.backbones.ssd_vgg:")  # detectors alone take them
+    # Of tests/detection/test_every_detector.py and tests/segmentation/test_every_segmentor.py.
+    counted_apart = ("jaxvision.detection.", "jaxvision.segmentation.")
+    apart = {name for name in REGISTERED["model"] if registry.lookup("model", name).address.startswith(counted_apart)}
+    assert {*MODELS, *several_heads, *apart} == REGISTERED["model"]
+    bases = ("deeplab_vgg", "fcn_vgg", "ssd_vgg", "unet")  # detectors and segmenters alone take them
+    own = ("jaxvision.detection.", *(f"jaxvision.backbones.{name}:" for name in bases))
     of_detectors = {
         name for name in REGISTERED["backbone"] if registry.lookup("backbone", name).address.startswith(own)
     }

@@ -241,30 +241,29 @@ def test_masks_are_read_where_the_objects_of_both_parts_have_them(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_maps_without_a_segmenter_are_learned_as_presence_and_this_is_said(tmp_path, mode):
+def test_label_maps_get_a_segmenter(tmp_path, mode):
     data = table(tmp_path / "a", mode=mode)
     maps = []
     for i in range(6):
         maps.append(str(tmp_path / f"{i}.png"))
         Image.fromarray(np.full((90, 100), i % 3, np.uint8)).save(maps[-1])
     data = dataclasses.replace(data, columns={**data.columns, "semantic_file": np.array(maps, object)})
-    plan = starter.choose({"name": "presence_toy", "path": "x"}, data)
-    said = " ".join(plan.why)
-    assert "those of segmentation" in said and "WHICH classes an image holds, not where" in said
-    report = check(data, data, full=False)
-    text = starter.config_text(plan, report, data, note="a folder of maps")
-    assert "# a folder of maps" in text and "WHICH classes" in text
+    plan = starter.choose({"name": "toy", "path": "x"}, data)
+    assert plan.task == {"name": "semantic_segmentation"} and plan.metric == "miou"
+    text = starter.config_text(plan, check(data, data, full=False), data, note="a folder of maps")
+    assert "# a folder of maps" in text and text.startswith('"""A segmenter for 6 training')
     path = tmp_path / "own.py"
-    path.write_text(text.replace('dict(name="presence_toy", path="x")', '"synthetic"'), encoding="utf-8")
+    scenes = 'dict(name="digit_scenes", annotations=("semantic",))'
+    path.write_text(text.replace('dict(name="toy", path="x")', scenes), encoding="utf-8")
     config = configs.load(str(path))
-    assert config.task.criterion == "binary_cross_entropy" and config.task.multi_label
-    assert config.data.source.name == "presence" and config.data.image_size == (96, 96)
-    assert config.checkpoint.best_metric == "map" and "stem" in config.model.backbone
+    assert config.model.name == "fcn" and config.model.num_classes == 3
+    assert config.model.backbone.output_stride == 8 and config.checkpoint.best_metric == "miou"
     channels = 3 if mode == "RGB" else 1
     normalize = config.data.eval_transforms[0]
     assert config.data.channels == channels and len(normalize["mean"]) == channels
     mirrored = [transform["name"] for transform in config.data.augment] == ["random_flip"]
     assert mirrored == (mode == "RGB") and config.data.host_transforms[0]["name"] == "random_resized_crop"
+    assert config.data.eval_host_transforms[0]["name"] == "letterbox"
     assert normalize["mean"][0] == pytest.approx(0.5, abs=0.02)
 
 

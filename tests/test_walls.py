@@ -20,7 +20,7 @@ LEVELS = (
     {"layers", "losses", "augment"},
     {"backbones", "necks", "pretrained"},
     {"engine", "data", "visualization"},
-    {"classification", "detection"},
+    {"classification", "detection", "segmentation"},
     {
         "experiment",
         "training",

@@ -6,7 +6,8 @@ torchvision's B0 to B4 equal; torchvision's B5 to B7 have epsilon 1e-3 and slowe
 authors' own weights, which OpenMMLab, Hugging Face and segmentation-models-pytorch ship, need TensorFlow's padding and
 epsilon 1e-3 (`tf_efficientnet_b*`).
 
-Hugging Face pads by fixed amounts, which are TensorFlow's for images of the checkpoint's own size only.
+Hugging Face and segmentation-models-pytorch pad by fixed amounts, which are TensorFlow's for images of the checkpoint's
+own size only; those of B0 are TensorFlow's for all multiples of 32.
 """
 
 import itertools

@@ -58,11 +58,16 @@ Table = tuple[tuple[Row, ...], ...]
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """A stage that is built: its geometry, the row of each block, and the level that its output is."""
+    """A stage that is built: its geometry, the row of each block, and the level that its output is.
+
+    Attributes:
+      first_level: the level that the output of its first block is, where that is asked for.
+    """
 
     geometry: pyramid.Stage
     blocks: tuple[Row, ...]
     level: str | None
+    first_level: str | None = None
 
 
 class MobileNet(nn.Module):
@@ -76,6 +81,13 @@ class MobileNet(nn.Module):
       frozen_stages: the stem and this many stages (`blocks_<stage>`) pass no gradient and use running statistics.
         A run keeps `frozen_paths` out of the optimizer, whose weight decay would move them.
       output_stride: 32, or 16 or 8: later stages dilate instead.
+      contract_dilation: the first block of a dilated stage keeps the former dilation, as in timm (the segmenters of
+        torchvision, OpenMMLab and segmentation-models do not).
+      first_levels: of the returned levels those that are the first map of their resolution, not the last: of "c1" the
+        output of the stem (as segmentation-models takes it from EfficientNets), of others of the first block (as
+        torchvision's segmenters take "c3").
+      first_of_width: of the returned levels those that are the first map of their last stage, so of their resolution
+        and width (as segmentation-models takes "c4" of `efficientnet-b0`, and of no other size).
       drop_path_rate: stochastic depth: block i of n drops its residual branch with probability rate * i / n, as in
         timm and torchvision (so the last one stays a little below the rate).
       remat: recompute blocks in the backward pass.
@@ -88,11 +100,20 @@ class MobileNet(nn.Module):
     out_levels: tuple[str, ...] = ("c2", "c3", "c4", "c5")
     frozen_stages: int = 0
     output_stride: int = 32
+    contract_dilation: bool = True
+    first_levels: tuple[str, ...] = ()
+    first_of_width: tuple[str, ...] = ()
     drop_path_rate: float = 0.0
     remat: bool = False
 
     def __post_init__(self) -> None:
         family = type(self).__name__
+        for field in ("first_levels", "first_of_width"):
+            if not {*getattr(self, field)} <= {*self.out_levels} - {"pooled"}:
+                raise ValueError(
+                    f"{family} got {field}={getattr(self, field)}; it takes some of out_levels={self.out_levels}, but "
+                    "not 'pooled'"
+                )
         if self.padding not in (None, "same"):
             raise ValueError(f"{family} got padding={self.padding!r}; it takes None or 'same'")
         if self.width <= 0 or self.depth <= 0:
@@ -163,29 +184,38 @@ class MobileNet(nn.Module):
     def stages(self) -> tuple[Stage, ...]:
         """The stages that are built."""
         strides = [stage[0].strides for stage in self.table]
-        geometries = pyramid.dilate(strides, 2, self.output_stride)
+        geometries = pyramid.dilate(strides, 2, self.output_stride, contract=self.contract_dilation)
         stages, level = [], 1
         for i, rows in enumerate(self.table):
-            level += strides[i] > 1
+            starts = strides[i] > 1
+            level += starts
             ends = i + 1 == len(self.table) or strides[i + 1] > 1
             blocks = tuple(row for row, n in zip(rows, self.repeats(i), strict=True) for _ in range(n))
-            stages.append(Stage(geometries[i], blocks, f"c{level}" if ends else None))
+            name = f"c{level}"
+            first = (name in self.first_levels and starts) or (name in self.first_of_width and ends)
+            last = ends and name not in {*self.first_levels, *self.first_of_width}
+            stages.append(Stage(geometries[i], blocks, name if last else None, name if first else None))
         if "pooled" in self.out_levels:
             return tuple(stages)
-        needed = [i + 1 for i, stage in enumerate(stages) if stage.level in self.out_levels]
+        needed = [i + 1 for i, stage in enumerate(stages) if {stage.level, stage.first_level} & {*self.out_levels}]
         return tuple(stages[: max(needed, default=0)])
 
     @property
     def channels(self) -> dict[str, int]:
         """Channels of each returned level."""
         every = {"c1": self.stem_channels}
-        every |= {stage.level: self.scaled(stage.blocks[-1].channels) for stage in self.stages if stage.level}
+        for stage in self.stages:
+            every |= {stage.first_level: self.scaled(stage.blocks[0].channels)} if stage.first_level else {}
+            every |= {stage.level: self.scaled(stage.blocks[-1].channels)} if stage.level else {}
         return pyramid.select({**every, "pooled": self.head_channels}, self.out_levels)
 
     @property
     def strides(self) -> dict[str, int]:
         """Input pixels per output pixel of each returned level; for "pooled", of the map that is averaged."""
-        every = {"c1": 2} | {stage.level: stage.geometry.total for stage in self.stages if stage.level}
+        every = {"c1": 2}
+        every |= {
+            level: stage.geometry.total for stage in self.stages for level in (stage.first_level, stage.level) if level
+        }
         return pyramid.select({**every, "pooled": max(every.values())}, self.out_levels)
 
     @property
@@ -218,6 +248,8 @@ class MobileNet(nn.Module):
                 block = self.block(row, stage.geometry, x.shape[-1], j == 0, rate, f"blocks_{i}_{j}")
                 x = block(x, train and not frozen)
                 number += 1
+                if j == 0 and stage.first_level:
+                    levels[stage.first_level] = pyramid.freeze(x, frozen)
             x = jax.lax.stop_gradient(x) if frozen else x
             if stage.level:
                 levels[stage.level] = x

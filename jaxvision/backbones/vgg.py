@@ -90,11 +90,7 @@ class VGG(nn.Module):
     @property
     def frozen_paths(self) -> tuple[str, ...]:
         """Regular expressions, each for whole paths below this module, of the parameters that `frozen_stages` names."""
-        stages = itertools.pairwise(starts(self.depth, self.norm is not None))
-        return tuple(
-            f"features_({'|'.join(map(str, range(start, end - 1)))})/.*"
-            for start, end in list(stages)[: min(self.frozen_stages, self.stages)]
-        )
+        return stage_paths(self.depth, self.norm is not None, min(self.frozen_stages, self.stages))
 
     @nn.compact
     def __call__(self, images: Float[Array, "b h w c"], *, train: bool) -> dict[str, Array]:
@@ -132,13 +128,26 @@ class VGG(nn.Module):
 
 
 def convolutions(
-    x: Float[Array, "b h w c"], stage: int, *, depth: int, width: int, norm: layers.Norm | None, train: bool
+    x: Float[Array, "b h w c"],
+    stage: int,
+    *,
+    depth: int,
+    width: int,
+    norm: layers.Norm | None,
+    train: bool,
+    dilation: int = 1,
 ) -> Float[Array, "b h w d"]:
-    """The 3x3 convolutions of one resolution, each with its norm and ReLU; called inside of a module's `__call__`."""
+    """The 3x3 convolutions of one stage, each with its norm and ReLU; called inside of a module's `__call__`."""
     index, features = starts(depth, norm is not None)[stage], width * 2 ** min(stage, 3)
     for _ in range(STAGES[depth][stage]):
-        conv = layers.Conv(features, 3, kernel_init=kaiming_normal_fan_out, bias_init=_ZEROS, name=f"features_{index}")
-        x = conv(x)
+        x = layers.Conv(
+            features,
+            3,
+            dilation=dilation,
+            kernel_init=kaiming_normal_fan_out,
+            bias_init=_ZEROS,
+            name=f"features_{index}",
+        )(x)
         if norm is not None:
             x = norm(name=f"features_{index + 1}")(x, train=train)
         x = nn.relu(x)
@@ -156,6 +165,14 @@ def starts(depth: int, normed: bool) -> tuple[int, ...]:
     for count in STAGES[depth]:
         indices.append(indices[-1] + count * (3 if normed else 2) + 1)
     return tuple(indices)
+
+
+def stage_paths(depth: int, normed: bool, stages: int) -> tuple[str, ...]:
+    """A regular expression for the paths of the parameters of each of the first `stages`."""
+    return tuple(
+        f"features_({'|'.join(map(str, range(start, end - 1)))})/.*"
+        for start, end in itertools.islice(itertools.pairwise(starts(depth, normed)), stages)
+    )
 
 
 # Names of published weights, see `jaxvision/pretrained/keymaps.py`. OpenMMLab counts convolutions and poolings only, so

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Bool
 
-from jaxvision.detection.geometry import to_size
 from jaxvision.detection.metrics import Batch, Rows, coco_results, coco_truth, gathered
-from jaxvision.ops import paste_masks_on_host, unpack_masks
+from jaxvision.ops import paste_masks_on_host, to_size, unpack_masks
 from jaxvision.structures import Detections
 
 

@@ -14,13 +14,14 @@ import numpy as np
 from jaxtyping import Array, Int, UInt8
 
 from jaxvision.data.run_lengths import encode_masks
-from jaxvision.detection.geometry import to_original, to_size
+from jaxvision.detection.geometry import to_original
 from jaxvision.detection.mask_metrics import CocoMaskAP
 from jaxvision.detection.metrics import CocoAP, Rows
 from jaxvision.detection.panoptic_metrics import PanopticQuality
 from jaxvision.detection.panoptic_truth import pixel_areas, truth_of
 from jaxvision.detection.task import DetectionTask, inputs_of
 from jaxvision.engine.task import Aux, Batch, Context, PyTree
+from jaxvision.ops import to_size
 from jaxvision.structures import PanopticSegments
 
 

@@ -110,7 +110,7 @@ class DetectionTask(Task):
         masks = {} if predictions.masks is None else {"masks": view.invert_crops(predictions.masks)}
         return {**{name: getattr(predictions, name) for name in names}, **masks}
 
-    def merge_views(self, parts: Sequence[Mapping[str, Array]], tta: Any) -> Detections:
+    def merge_views(self, parts: Sequence[Mapping[str, Array]], tta: Any, batch: Batch) -> Detections:
         """As many detections of an image as one view has; see `merging.merge_detections`."""
         if tta.on is not None:
             raise ValueError(f"tta: detections are merged as a whole, and on={tta.on!r} names an array: leave it out")

@@ -2,7 +2,7 @@
 
 torchvision and OpenMMLab end file names in the first eight digits of the file's SHA-256 ("resnet50-11ad3fa6.pth"). The
 rows lie in `cards.json`, one per line; `python -m tests.parity.make_cards` writes them from torchvision's `Weights` and
-from the metafiles and configs of a checkout of OpenMMLab's mmpretrain.
+from the metafiles and configs of checkouts of OpenMMLab's mmpretrain and mmsegmentation.
 """
 
 import dataclasses
@@ -21,6 +21,8 @@ from jaxvision.registry import hint
 
 LICENCES = {"torchvision": "BSD-3-Clause", "openmmlab": "Apache-2.0"}
 """Of the repositories that publish the files; the data that they were trained on have terms of their own."""
+FEATURES = "features"
+"""`task` of a file that is a backbone alone, without classes."""
 _HASH = re.compile(r"-([0-9a-f]{8})[0-9a-f]*\.[a-z.]+$")
 
 
@@ -35,8 +37,8 @@ class WeightCard:
       tag: tells several checkpoints of one architecture apart.
       url: where the file is.
       dataset: what it was trained on; its classes are `class_names`.
-      num_classes: of the classifier.
-      image_size: height and width of the network's input in evaluation.
+      num_classes: of the classifier; 0 without one.
+      image_size: height and width of the network's input in evaluation; of a segmenter, of our canvas.
       resize: (height, width) or length of the short side to which images are resized before the central crop.
       interpolation: of resizing: "bilinear" or "bicubic".
       mean, std: per channel in the network's order, of pixels from 0 to 1.
@@ -44,6 +46,9 @@ class WeightCard:
       top1, top5: published accuracy in percent, None where it is not published.
       parameters: their number as published (OpenMMLab rounds it), None where it is not.
       recipe: address of the training recipe.
+      task: our name of what it does, or `FEATURES`.
+      config: our config of this recipe, which has model and data in all detail; "" without one.
+      miou, mdice, pixel_accuracy: published for segmenters in percent, at one scale; None where they are not.
     """
 
     hash: str
@@ -63,6 +68,11 @@ class WeightCard:
     top5: float | None = None
     parameters: int | None = None
     recipe: str = ""
+    task: str = "classification"
+    config: str = ""
+    miou: float | None = None
+    mdice: float | None = None
+    pixel_accuracy: float | None = None
 
     @property
     def name(self) -> str:
@@ -89,7 +99,7 @@ class WeightCard:
     @property
     def class_names(self) -> tuple[str, ...]:
         """In the order of the logits; empty where only their number is known."""
-        return labels(self.dataset)
+        return labels(self.dataset) if self.num_classes else ()
 
 
 def weight_card(name: str) -> WeightCard:

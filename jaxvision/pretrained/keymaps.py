@@ -11,6 +11,7 @@ The convention for a family, at the end of its file under `jaxvision/backbones/`
                                          # "timm/legacy": another table of the same source; files tell which one fits
     def keys(backbone): ...              # in place of KEYS, where names depend on the size: the same mapping
     IGNORED = (r"^aux_head\\.",)          # optional: names of the reference that the family does without
+    def ignored(model): ...              # optional: further ones, where they depend on the model's size
     FRESH = (r"/norm[0-2]/",)            # optional: our variables that published classifiers have not: where a file
                                          # without them fills a backbone, they start fresh, and a line says so
     HEAD = r"/cls_logits/"               # optional: our variables that depend on the number of classes, where they are
@@ -107,7 +108,10 @@ def family_of(model: Any) -> Family:
     return Family(
         module.__name__,
         module.keys(part) if hasattr(module, "keys") else getattr(module, "KEYS", {}),
-        tuple(name for own in modules for name in getattr(own, "IGNORED", ())),
+        (
+            *(name for own in modules for name in getattr(own, "IGNORED", ())),
+            *(module.ignored(part) if hasattr(module, "ignored") else ()),
+        ),
         getattr(module, "INPUT", (224, 224, 3)),
         getattr(parts[-1], "resize", getattr(module, "resize", None)),
         tuple(name for own in modules for name in getattr(own, "FRESH", ())),

@@ -23,7 +23,7 @@ from jaxvision.pretrained.cards import WeightCard, card_of_file, is_card_name, w
 from jaxvision.pretrained.download import locate
 from jaxvision.pretrained.safetensors import save_safetensors
 from jaxvision.pretrained.torch_file import LoadedFile, read_weights
-from jaxvision.registry import hint, is_registered
+from jaxvision.registry import hint, is_registered, lookup
 from jaxvision.trees import flatten, nest
 
 PyTree = Any
@@ -89,6 +89,7 @@ def load_pretrained(
     name = model if isinstance(model, str) else ""
     if isinstance(model, str):
         model = _named(model, path, file, source, num_classes, card)
+        name = lookup("model", name).name  # of an alias
     elif num_classes not in (None, made := getattr(model, "num_classes", None)):
         raise SetupError(f"num_classes={num_classes}, but the model was made with {made}: leave it out")
     bare = not hasattr(model, "backbone")

@@ -1,9 +1,9 @@
 """Names -> constructors: one static table, whose targets are imported when they are built.
 
-`table` is the mechanism; `rows`, `families` and `detectors` are what it holds.
+`table` is the mechanism; `rows`, `families`, `detectors` and `segmentors` are what it holds.
 """
 
-from jaxvision.registry import detectors, families, rows  # noqa: F401  (fill the table)
+from jaxvision.registry import detectors, families, rows, segmentors  # noqa: F401  (fill the table)
 from jaxvision.registry.table import (
     CLASSIFIER,
     KINDS,

@@ -1,4 +1,4 @@
-"""Rows of everything but the families of backbones and the detectors, kind by kind."""
+"""Rows of everything but the families of backbones, the detectors and the segmenters, kind by kind."""
 
 from jaxvision.registry.table import CLASSIFIER, register
 
@@ -60,6 +60,7 @@ for name, attribute in (
     ("letterbox", "Letterbox"),
     ("random_crop", "RandomCrop"),
     ("random_resized_crop", "RandomResizedCrop"),
+    ("random_scale", "RandomScale"),
     ("random_scaled_crop", "RandomScaledCrop"),
     ("random_short_side", "RandomShortSide"),
     ("resize", "Resize"),

@@ -23,6 +23,7 @@ KINDS = (
     "source",
     "host_transform",
     "augment",
+    "loss",
     "optimizer",
     "learning_rate",
     "tta",
@@ -36,6 +37,8 @@ SUPPLIED: Mapping[str, tuple[str, ...]] = {
 
 SLOTS: Mapping[str, str] = {"teacher": "model"}
 """Constructor parameters that are slots of another kind than their name."""
+PLURALS: Mapping[str, str] = {"losses": "loss"}
+"""Tuples of slots whose name is not that of the kind and an s."""
 
 
 CLASSIFIER = "jaxvision.classification.classifier:Classifier"
@@ -241,7 +244,7 @@ def slot_kind(parameter: str) -> tuple[str, bool] | None:
     """The kind of the slot that a parameter of this name is, and whether it takes a tuple of them; None for others."""
     if parameter in KINDS or parameter in SLOTS:
         return SLOTS.get(parameter, parameter), False
-    single = parameter.removesuffix("s")
+    single = PLURALS.get(parameter, parameter.removesuffix("s"))
     return (single, True) if single != parameter and single in KINDS else None
 
 

@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from jaxvision.detection.mask_metrics import CocoMaskAP, to_size
+from jaxvision.detection.mask_metrics import CocoMaskAP
 from jaxvision.detection.task import DetectionTask
 from jaxvision.engine.evaluation import Evaluator
 from jaxvision.engine.parallel import make_parallel
-from jaxvision.ops import pack_masks
+from jaxvision.ops import pack_masks, to_size
 from jaxvision.structures import Detections
 from tests.detection.made import batch_of, tiny
 

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxvision.detection.geometry import to_size
 from jaxvision.detection.panoptic_metrics import PanopticQuality, common_pixels
 from jaxvision.engine.metrics import merge
+from jaxvision.ops import to_size
 from jaxvision.structures import PanopticSegments
 from tests.conftest import strict
 

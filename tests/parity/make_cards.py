@@ -1,10 +1,11 @@
 """Writes `jaxvision/pretrained/cards.json` and the class names beside it.
 
-    python -m tests.parity.make_cards [--mmpretrain CHECKOUT]
+    python -m tests.parity.make_cards [--mmpretrain CHECKOUT] [--mmsegmentation CHECKOUT]
 
 torchvision's rows come from the installed package, OpenMMLab's from a checkout of open-mmlab/mmpretrain (metafiles for
-addresses and accuracies, configs for preprocessing); without one, the rows that the table has stay. What is not
-registered here is left out. A new family adds its folder to `OPENMMLAB` and its names to `NAMES`.
+addresses and accuracies, configs for preprocessing) and of mmsegmentation (or `mmseg/.mim` of its wheel); without one,
+the rows that the table has stay. What is not registered here is left out. A new family adds its folder to `OPENMMLAB`
+and its names to `NAMES`, a recipe of a segmenter its config to `SEGMENTERS`.
 """
 
 import argparse
@@ -52,11 +53,43 @@ NAMES = {
     r"mlp-mixer-(b|l)\w+-p(\d+)_.*": r"mixer_\1\2_224",
 }
 """Patterns of the names in the metafiles -> ours; ResNets are named by their configs."""
+SEGMENTERS = {
+    "fcn_r50_d8_cityscapes": "fcn/fcn_r50-d8_4xb2-40k_cityscapes-512x1024",
+    "fcn_r50_d8_ade20k": "fcn/fcn_r50-d8_4xb4-160k_ade20k-512x512",
+    "fcn_r50_d8_voc12aug": "fcn/fcn_r50-d8_4xb4-40k_voc12aug-512x512",
+    "pspnet_r50_d8_cityscapes": "pspnet/pspnet_r50-d8_4xb2-80k_cityscapes-512x1024",
+    "pspnet_r50_d8_ade20k": "pspnet/pspnet_r50-d8_4xb4-160k_ade20k-512x512",
+    "pspnet_r50_d8_voc12aug": "pspnet/pspnet_r50-d8_4xb4-40k_voc12aug-512x512",
+    "pspnet_r50_d8_coco_stuff": "pspnet/pspnet_r50-d8_4xb4-80k_coco-stuff164k-512x512",
+    "deeplabv3_r50_d8_cityscapes": "deeplabv3/deeplabv3_r50-d8_4xb2-80k_cityscapes-512x1024",
+    "deeplabv3_r50_d8_voc12aug": "deeplabv3/deeplabv3_r50-d8_4xb4-40k_voc12aug-512x512",
+    "deeplabv3plus_r50_d8_cityscapes": "deeplabv3plus/deeplabv3plus_r50-d8_4xb2-80k_cityscapes-512x1024",
+    "deeplabv3plus_r50_d8_voc12aug": "deeplabv3plus/deeplabv3plus_r50-d8_4xb4-40k_voc12aug-512x512",
+    "upernet_r50_ade20k": "upernet/upernet_r50_4xb4-160k_ade20k-512x512",
+    "segformer_b0_ade20k": "segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512",
+    "segformer_b5_ade20k": "segformer/segformer_mit-b5_8xb2-160k_ade20k-512x512",
+    "lraspp_mobilenet_v3_large_cityscapes": "mobilenet_v3/mobilenet-v3-d8_lraspp_4xb4-320k_cityscapes-512x1024",
+    "ocrnet_hrnet_w18_cityscapes": "ocrnet/ocrnet_hr18_4xb2-160k_cityscapes-512x1024",
+    "ocrnet_hrnet_w48_cityscapes": "ocrnet/ocrnet_hr48_4xb2-160k_cityscapes-512x1024",
+    "unet_s5_d16_drive": "unet/unet-s5-d16_fcn_4xb4-40k_drive-64x64",
+}
+"""Our configs -> those of mmsegmentation."""
+SEGMENTED = {
+    "cityscapes": "cityscapes",
+    "ade20k": "ade20k",
+    "voc12aug": "voc",
+    "coco_stuff": "coco_stuff",
+    "drive": "drive",
+}
+"""How configs' names end -> data sets of cards."""
+WHOLE = [704, 704]
+"""Canvas of torchvision's segmenters, which see images of any shape: 520 pixels by 704, or the other way round."""
 DATASETS = {"ImageNet-1k": "imagenet1k", "CIFAR-10": "cifar10", "CIFAR-100": "cifar100", "CUB-200-2011": "cub200"}
 DEFAULTS = {
     "dataset": "imagenet1k", "num_classes": 1000, "image_size": [224, 224], "resize": 256, "interpolation": "bilinear",
     "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "bgr": False, "top1": None, "top5": None,
-    "parameters": None, "recipe": "",
+    "parameters": None, "recipe": "", "task": "classification", "config": "", "miou": None, "mdice": None,
+    "pixel_accuracy": None,
 }  # fmt: skip
 
 
@@ -86,6 +119,33 @@ def torchvision_rows(models):
                 "std": preset.std,
                 "top1": metrics["acc@1"],
                 "top5": metrics["acc@5"],
+                "parameters": meta["num_params"],
+                "recipe": meta["recipe"],
+            }
+
+
+def torchvision_segmenters(models):
+    """The same for its segmenters, trained on the images of COCO that have classes of Pascal VOC."""
+    for name in models.list_models(module=models.segmentation):
+        for weights in models.get_model_weights(name):
+            meta, preset = weights.value.meta, weights.value.transforms()
+            metrics = meta["_metrics"]["COCO-val2017-VOC-labels"]
+            yield {
+                "hash": re.search(r"-([0-9a-f]{8})[0-9a-f]*\.pth$", weights.value.url).group(1),
+                "source": "torchvision",
+                "task": "semantic_segmentation",
+                "model": name,
+                "tag": weights.name.lower(),
+                "url": weights.value.url,
+                "dataset": "voc",
+                "num_classes": len(meta["categories"]),
+                "image_size": WHOLE,
+                "resize": preset.resize_size[0],
+                "interpolation": preset.interpolation.value,
+                "mean": preset.mean,
+                "std": preset.std,
+                "miou": metrics["miou"],
+                "pixel_accuracy": metrics["pixel_acc"],
                 "parameters": meta["num_params"],
                 "recipe": meta["recipe"],
             }
@@ -134,6 +194,58 @@ def openmmlab_rows(checkout):
                 "parameters": (entry.get("Metadata") or {}).get("Parameters"),
                 "recipe": f"https://github.com/open-mmlab/mmpretrain/blob/main/{entry['Config']}",
             }
+
+
+def openmmlab_segmenters(checkout):
+    """One row per recipe of `SEGMENTERS`, and one per encoder that one of them starts from."""
+    import yaml
+
+    from jaxvision import config as configs
+
+    address = "https://github.com/open-mmlab/mmsegmentation/blob/main/configs"
+    encoders = {}
+    for ours, theirs in SEGMENTERS.items():
+        folder, _, name = theirs.partition("/")
+        entries = yaml.safe_load((checkout / "configs" / folder / "metafile.yaml").read_text())["Models"]
+        (entry,) = (entry for entry in entries if entry["Name"] == name)
+        config, metrics = configs.load(f"segmentation/{ours}"), entry["Results"]["Metrics"]
+        (dataset,) = (own for ending, own in SEGMENTED.items() if ours.endswith(f"_{ending}"))
+        resize = next((step["short"] for step in config.data.eval_host_transforms if "short" in step), None)
+        yield {
+            "hash": hash_of(entry["Weights"]),
+            "source": "openmmlab",
+            "task": "semantic_segmentation",
+            "model": config.model.name.removeprefix("openmmlab/"),
+            "tag": name,
+            "url": entry["Weights"],
+            "dataset": dataset,
+            "num_classes": config.model.num_classes,
+            "image_size": list(config.data.image_size),
+            "resize": resize or list(config.data.image_size),
+            "config": f"segmentation/{ours}",
+            "miou": metrics.get("mIoU"),
+            "mdice": metrics.get("mDice"),
+            "recipe": f"{address}/{theirs}.py",
+        }
+        backbone = read_config(checkout / "configs" / f"{theirs}.py")["model"]["backbone"]
+        encoder = (backbone.get("init_cfg") or {}).get("checkpoint")
+        if encoder:
+            encoders[encoder] = (config.model.backbone.name.removeprefix("openmmlab/"), f"{address}/{theirs}.py")
+    for url, (model, recipe) in encoders.items():
+        yield {
+            "hash": hash_of(url),
+            "source": "openmmlab",
+            "task": "features",
+            "model": model,
+            "tag": url.rpartition("/")[2].partition("-")[0],
+            "url": url,
+            "num_classes": 0,
+            "recipe": recipe,
+        }
+
+
+def hash_of(url):
+    return re.search(r"[-_]([0-9a-f]{8})\.pth$", url).group(1)
 
 
 def model_name(entry, config):
@@ -236,26 +348,32 @@ def to_lines(rows):
     return "".join(json.dumps(row) + "\n" for row in kept)
 
 
-def read_rows(source):
+def read_rows(source, *, classifiers):
     rows = [json.loads(line) for line in (FOLDER / "cards.json").read_text().splitlines()]
-    return [row for row in rows if row["source"] == source]
+    return [row for row in rows if row["source"] == source and ("task" not in row) == classifiers]
 
 
 def main():
+    from configs.common import semantic_segmentation as segmentation
     from tests.parity.torch_weights import load_tool
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mmpretrain", type=Path)
-    checkout = parser.parse_args().mmpretrain
+    parser.add_argument("--mmsegmentation", type=Path)
+    given = parser.parse_args()
+    checkout, dense = given.mmpretrain, given.mmsegmentation
     models = load_tool("torchvision_cpu").torchvision.models
-    second = list(openmmlab_rows(checkout)) if checkout else read_rows("openmmlab")
-    rows = [*torchvision_rows(models), *second]
+    second = list(openmmlab_rows(checkout)) if checkout else read_rows("openmmlab", classifiers=True)
+    third = list(openmmlab_segmenters(dense)) if dense else read_rows("openmmlab", classifiers=False)
+    rows = [*torchvision_rows(models), *second, *torchvision_segmenters(models), *third]
     hashes = [row["hash"] for row in rows]
     twice = {row["url"] for row in rows if hashes.count(row["hash"]) > 1}
     assert not twice, f"cards are found by their hash; these share one: {twice}"
     (FOLDER / "cards.json").write_text(to_lines(rows))
     (FOLDER / "labels").mkdir(exist_ok=True)
     labels = {"imagenet1k": models.ResNet18_Weights.DEFAULT.meta["categories"]}
+    labels |= {dataset: segmentation.SOURCES[of]["class_names"] for of, dataset in SEGMENTED.items() if of != "drive"}
+    labels |= {"drive": ("background", "vessel")}
     if checkout:
         names = read_config(checkout / "mmpretrain" / "datasets" / "categories.py")
         labels |= {"cifar10": names["CIFAR10_CATEGORIES"], "cifar100": names["CIFAR100_CATEGORIES"]}

@@ -11,7 +11,7 @@ from jaxvision import registry
 from jaxvision.errors import SetupError
 from jaxvision.loading import card_config
 from jaxvision.pretrained import cards, keymaps
-from jaxvision.pretrained.cards import card_of_file, find_card, labels, weight_cards
+from jaxvision.pretrained.cards import FEATURES, card_of_file, find_card, labels, weight_cards
 from jaxvision.pretrained.download import cache_folder, locate
 
 
@@ -56,9 +56,31 @@ def test_every_card_is_complete():
         assert card.url.startswith("https://") and card.recipe.startswith("https://")
         assert card.source in keymaps.SOURCES and card.licence
         assert card.interpolation in ("bilinear", "bicubic") and len(card.mean) == len(card.std) == 3
-        assert 50 < card.top1 < 100 and (card.top5 is None or card.top1 < card.top5 < 100)
+        if card.task == "classification":
+            assert 50 < card.top1 < 100 and (card.top5 is None or card.top1 < card.top5 < 100)
+        if card.task == "semantic_segmentation":
+            assert card.top1 is None and 35 < (card.miou or card.mdice) < 90
+        assert card.num_classes or card.task == FEATURES
         assert len(card.class_names) == card.num_classes, card.name
     assert labels("nothing") == ()
+
+
+def test_a_segmenter_has_a_card():
+    card = jv.weight_card("fcn_resnet50_coco-1167a1af.pth")
+    assert (card.name, card.registered) == ("torchvision:fcn_resnet50.coco_with_voc_labels_v1", "torchvision/fcn")
+    assert (card.miou, card.pixel_accuracy, card.parameters) == (60.5, 91.4, 35_322_218)
+    assert card.class_names[:2] == ("background", "aeroplane") and card.licence == "BSD-3-Clause"
+    card = jv.weight_card("openmmlab:pspnet_r50-d8_4xb4-160k_ade20k-512x512")
+    assert (card.miou, card.registered, card.config) == (42.48, "pspnet", "segmentation/pspnet_r50_d8_ade20k")
+    assert card.class_names[-1] == "flag" and card.licence == "Apache-2.0"
+    encoder = jv.weight_card("openmmlab:mit_b0")
+    assert (encoder.task, encoder.registered, encoder.file) == (
+        FEATURES,
+        "openmmlab/mit_b0",
+        "mit_b0_20220624-7e0fe6dd.pth",
+    )
+    with pytest.raises(SetupError, match="is a backbone without classes: give it as pretrained.backbone"):
+        card_config(encoder)
 
 
 def test_the_folder_of_weights_comes_before_the_cache(places):
@@ -109,11 +131,20 @@ def test_a_renamed_file_is_known_by_its_content(tmp_path, monkeypatch):
 
 def test_every_card_names_a_registered_model_and_prepares_images_as_it_says():
     for card in weight_cards():
+        if card.task == FEATURES:
+            assert card.registered in registry.names("model")
+            continue
         config = card_config(card)
-        assert config.model.name == card.registered in registry.names("model")
+        assert config.model.name == card.registered in registry.names("model") and config.task.name == card.task
         assert tuple(config.data.image_size) == tuple(card.image_size)
-        resize, crop = config.data.eval_host_transforms
-        assert (resize.get("short") or tuple(resize.size)) == card.resize and crop.name == "center_crop"
+        assert config.model.num_classes == card.num_classes
+        if card.config:  # of the recipe, which its own test compares
+            assert tuple(config.data.source.class_names) == card.class_names
+            assert config.data.eval_transforms[0].mean == card.mean and not card.bgr
+            continue
+        resize, *crop = config.data.eval_host_transforms
+        assert (resize.get("short") or tuple(resize.size)) == card.resize
+        assert [step.name for step in crop] == (["center_crop"] if card.task == "classification" else [])
         assert resize.interpolation == card.interpolation
         normal = config.data.eval_transforms[0]
         assert (normal.mean, normal.std, normal.bgr) == (card.mean, card.std, card.bgr)

@@ -1,0 +1,17 @@
+"""DeepLabv3+, a narrow ResNet-18 at stride 8: the class of each pixel of composed scenes, from scratch."""
+
+from configs.common import digit_scenes_segmentation
+
+
+def get_config(arg=""):
+    config = digit_scenes_segmentation.get_config(arg)
+    config.model = dict(
+        name="deeplabv3plus",
+        num_classes=digit_scenes_segmentation.CLASSES,
+        backbone=dict(name="resnet18", width=32, output_stride=8),
+        width=64,
+        dilations=(1, 2, 4, 6),
+        low_width=24,
+        auxiliary=dict(width=32),
+    )
+    return digit_scenes_segmentation.complete(config)

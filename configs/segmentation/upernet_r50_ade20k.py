@@ -1,0 +1,16 @@
+"""UPerNet, ResNet-50, ADE20K (Xiao et al. 2018); OpenMMLab's `upernet_r50_4xb4-160k_ade20k-512x512`: 42.05 mIoU."""
+
+from configs.common import semantic_segmentation
+
+
+def get_config(arg=""):
+    config = semantic_segmentation.get_config(arg, dataset="ade20k", crop=(512, 512))
+    config.model = dict(
+        name="upernet",
+        num_classes=len(semantic_segmentation.ADE20K),
+        backbone=dict(norm="sync_bn"),
+        losses=semantic_segmentation.ALL_PIXELS,
+    )
+    config.schedule = semantic_segmentation.schedule(160_000, batch_size=16)
+    config.pretrained = dict(backbone="openmmlab:resnet50c")
+    return semantic_segmentation.complete(config)
