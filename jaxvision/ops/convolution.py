@@ -1,10 +1,9 @@
 """2-d convolution, with other forms of it where XLA is slow on CPUs.
 
-XLA's own convolution is fast where it is dense. On CPUs it takes depthwise ones apart channel by channel, and widely
-dilated ones pixel by pixel. Here a large one of these becomes, on CPUs alone, a sum over the kernel's taps: products of
-shifted images with a row of weights (depthwise), or with a matrix (dilated, where taps that see little but zeros
-are cheap, too). Other platforms compile XLA's form, and small arrays take it anywhere, as the sums cost 0.2 to 0.7
-seconds to compile.
+On CPUs XLA's own convolution is many times slower than its operations allow where it is depthwise, and slow where it is
+widely dilated. There a large one of these becomes a sum over the kernel's taps: products of shifted images with a row
+of weights (depthwise), or with a matrix (dilated, where taps that see little but zeros are cheap, too). Other platforms
+compile XLA's form, and small arrays take it anywhere, as the sums cost 0.2 to 0.7 seconds to compile.
 """
 
 import itertools

@@ -21,7 +21,7 @@ from jaxvision.visualization.canvas import Path, new_figure, save_figure
 PANEL_WIDTH, PANEL_HEIGHT = 440, 320
 COLUMNS = 3
 MARGINS = {"left": 62, "right": 14, "top": 62, "bottom": 46}
-"""Pixels around each panel, for its labels; a layout that measures them takes three times as long to draw."""
+"""Pixels around each panel, for its labels; a layout that measures them takes 1.6 times as long to draw."""
 START_MAGNIFIES = 2.0
 """The first tenth of a run is left out where it makes the range of values larger than this many times."""
 
