@@ -7,9 +7,9 @@ A config of digit scenes is taken as it is, but for its data (the first four sce
 length and the average of its weights, which is not taken. All detectors must reach an AP50 of 0.95, RPN a recall of
 0.95 at an IoU of 0.5, all segmenters a mIoU of 0.95.
 
-Segmenters whose logits have a stride of 8 or more see the same scenes drawn larger. Digits of 24 to 43 pixels are too
-thin for them: the best logits of stride 8, found by gradient descent on themselves, reach a mIoU of 0.82 at 96 x 96
-pixels and 0.99 at 256 x 256, those of stride 4 0.98 at 96 x 96.
+Segmenters see digits of half a scene's height, on a larger canvas where their logits have a stride of 8 or more: such
+logits cannot say thin digits. The best logits of stride 8, found by gradient descent on themselves, reach mIoU 0.82
+on digits of 24 to 43 pixels and 0.99 on digits 2.7 times as large; those of stride 4 reach 0.98 on the small ones.
 """
 
 import argparse
@@ -28,19 +28,27 @@ from jaxvision.segmentation.task import SemanticSegmentationTask, map_of
 SCENES = 4
 STEPS = 200
 FLOOR = 0.95
-RATE = "schedule.learning_rate.value"
-OF_SEGMENTERS = {RATE: 3e-3}
-"""Changes for those that learn too slowly otherwise. AdamW moves a weight by little more than the sum of its rates, 0.1
-in 200 steps of a cosine from 0.001; narrow heads on few channels need more."""
-COARSE, LARGE = 8, (256, 256)
-"""Stride of the logits from which on scenes are drawn at this size."""
+OF_SEGMENTERS = {
+    "schedule.steps": 300,
+    "schedule.learning_rate.value": 1e-2,
+    "data.source.scale": (0.45, 0.6),
+    "data.source.objects": (3, 4),
+}
+"""Changes for all of them. AdamW moves a weight by little more than the sum of its rates, 0.1 in 200 steps of a cosine
+from 0.001: too little for narrow heads on few channels. Digits are 43 to 58 pixels high."""
+COARSE, LARGE = 8, {"data.image_size": (160, 160)}
+"""Stride of the logits from which on digits are 72 to 96 pixels high."""
 OWN = {
     "detection/yolox_s_digit_scenes": {"schedule.steps": 400},
-    "segmentation/fcn16s_vgg11_digit_scenes": {"data.image_size": LARGE},  # scores of stride 16, enlarged inside
-    "segmentation/fcn32s_vgg11_digit_scenes": {"data.image_size": LARGE},
-    "segmentation/fpn_r18_digit_scenes": {"schedule.steps": 400},
-    "segmentation/linknet_r18_digit_scenes": {"schedule.steps": 600},
-    "segmentation/segformer_b0_digit_scenes": {"schedule.steps": 800},
+    "segmentation/deeplab_v1_vgg11_digit_scenes": {"schedule.steps": 600},
+    "segmentation/deeplab_v2_r18_digit_scenes": {"data.image_size": (256, 256)},  # it also sees them at half the size
+    "segmentation/deeplab_v2_vgg11_digit_scenes": {"schedule.steps": 600},
+    "segmentation/fcn16s_vgg11_digit_scenes": LARGE,  # scores of stride 16, enlarged inside
+    "segmentation/fcn32s_vgg11_digit_scenes": LARGE,
+    # Statistics that keep 0.99 in a step, as published, still remember the first steps after 800.
+    "segmentation/lraspp_mobilenet_v3_large_digit_scenes": {"model.backbone.norm.momentum": 0.9},
+    "segmentation/segformer_b0_digit_scenes": {"schedule.learning_rate.value": 3e-3, "schedule.steps": 600},
+    "segmentation/unet_s5_d16_digit_scenes": {"schedule.steps": 800},
 }
 SCORES = ("ap50", "proposal_recall50", "miou")
 """The first one that a task has is told."""
@@ -61,7 +69,7 @@ def overfit(name, steps=None):
     own = shared | OWN.get(name, {}) | ({} if steps is None else {"schedule.steps": steps})
     run = build(name, own)
     if stride_of(run) >= COARSE:
-        run = build(name, {**own, "data.image_size": LARGE})
+        run = build(name, LARGE | own)
     state, batch = run.create(), run.parallel.place(next(run.data.train.train(0)))
     step = run.train_step()
     losses = []

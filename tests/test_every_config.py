@@ -57,19 +57,37 @@ QUICK_DETECTORS = ("retinanet_r18_fpn_digit_scenes", "mask_rcnn_r18_fpn_digit_sc
 """A dense one, which the README shows, and one with all parts of two stages."""
 QUICK_SEGMENTERS = ("fcn_r18_d8_digit_scenes", "unet_r18_digit_scenes", "segformer_b0_digit_scenes")
 """A dilated one, one that goes all the way up, and a transformer."""
+REPEATED = (
+    *("lenet5_mnist", "lenet5_mnist_idx", "resnet18_cifar100", "resnet18_cifar10_subset", "resnet50_image_folder"),
+    *("resnet18_class_balanced_image_folder", "resnet18_finetune_digits", "resnet50_synthetic"),
+)
+"""Classifiers whose tiny form is another's on other data, or whose run is a test of its own."""
 QUICK_OF = {"detection": QUICK_DETECTORS, "segmentation": QUICK_SEGMENTERS}
 
 
+OTHER_DATA = {
+    "segmentation/fcn_r50_d8_voc12aug": "segmentation/fcn_r50_d8_cityscapes",
+    "segmentation/pspnet_r50_d8_ade20k": "segmentation/pspnet_r50_d8_cityscapes",
+    "segmentation/pspnet_r50_d8_coco_stuff": "segmentation/pspnet_r50_d8_cityscapes",
+    "segmentation/pspnet_r50_d8_voc12aug": "segmentation/pspnet_r50_d8_cityscapes",
+    "segmentation/deeplabv3_r50_d8_voc12aug": "segmentation/deeplabv3_r50_d8_cityscapes",
+    "segmentation/deeplabv3plus_r50_d8_voc12aug": "segmentation/deeplabv3plus_r50_d8_cityscapes",
+}
+"""Tiny forms that are not trained: they have the network of this one, and the data of `fcn_r50_d8_ade20k`."""
+
+
 def of_the_same(name):
-    """Whether a recipe for ImageNet has another of its school in `QUICK`, a detector or segmenter one in its list."""
+    """Whether a recipe for ImageNet has another of its school in `QUICK`, a detector or segmenter one in its list, or a
+    classifier is among `REPEATED`.
+    """
     direction, own = name.split("/")
     if direction in QUICK_OF:
         return own not in QUICK_OF[direction]
-    return own.endswith("_imagenet") and own.removesuffix("_imagenet") not in QUICK
+    return own in REPEATED or (own.endswith("_imagenet") and own.removesuffix("_imagenet") not in QUICK)
 
 
-def slow_where(condition):
-    return [pytest.param(name, marks=pytest.mark.slow if condition(name) else ()) for name in NAMES]
+def slow_where(condition, names=NAMES):
+    return [pytest.param(name, marks=pytest.mark.slow if condition(name) else ()) for name in names]
 
 
 @pytest.mark.parametrize("name", slow_where(of_the_same))
@@ -87,7 +105,21 @@ def test_the_full_size_train_step_keeps_the_state(name):
     assert np.isfinite(rates).all() and max(rates) > 0 and run.total_steps > 1
 
 
-@pytest.mark.parametrize("name", slow_where(of_the_same))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHER_DATA)
+def test_a_tiny_form_that_is_not_trained_is_made_of_two_that_are(name):
+    own, network, data = (
+        jv_config.load(f"{one}:smoke").to_dict() for one in (name, OTHER_DATA[name], "segmentation/fcn_r50_d8_ade20k")
+    )
+    for config in (own, network, data):
+        del config["model"]["num_classes"], config["data"]["source"]
+    for section in ("model", "task"):
+        assert own[section] == network[section], section
+    for section in ("data", "schedule", "evaluation", "precision"):
+        assert own[section] == data[section], section
+
+
+@pytest.mark.parametrize("name", slow_where(of_the_same, [name for name in NAMES if name not in OTHER_DATA]))
 def test_the_smoke_form_trains_evaluates_and_predicts(name, tmp_path, unoptimized):
     """The first of each school also comes back from its workdir; the others' steps and files are what differs."""
     config, workdir = jv_config.load(f"{name}:smoke"), tmp_path / "run"

@@ -229,7 +229,7 @@ def test_kernels_of_transposed_and_grouped_convolutions_have_the_stated_layout()
 
 
 def test_the_cards_of_torchvision_are_those_of_the_installed_package():
-    rows = list(make_cards.torchvision_rows(torchvision.models))
+    rows = [*make_cards.torchvision_rows(torchvision.models), *make_cards.torchvision_segmenters(torchvision.models)]
     kept = [line for line in (make_cards.FOLDER / "cards.json").read_text().splitlines() if '"torchvision"' in line]
     assert make_cards.to_lines(rows).splitlines() == kept
 
