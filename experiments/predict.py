@@ -1,99 +1,97 @@
-"""Predicts for images and draws the predictions.
+"""Predicts for images, videos and cameras, and draws the predictions.
 
 python -m experiments.predict --config runs/lenet5_digits --input seven.png --output predictions
-python -m experiments.predict --config lenet5_digits --checkpoint runs/a --input folder '*.png' --output predictions
+python -m experiments.predict --config lenet5_digits --checkpoint runs/a --input folder '*.png' a.mp4 --output out
+python -m experiments.predict --config runs/retinanet --input 0 --max-frames 300 --output predictions      # a camera
 
-Prints file, class and score, and writes `predictions.json`, one picture per image and, for several, a contact sheet.
+Prints what was found, and writes `predictions.json`, the direction's usual files (`classes.csv`, `coco_results.json`,
+`panoptic.json`, PNG label maps), a picture of each image, for several a contact sheet, and annotated videos.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from jaxvision import errors
 
-SHEET = 36  # pictures on the contact sheet at most
-
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 for a mistake on the command line or in what it names."""
+    """Returns the exit status: 0, 2 for a mistake on the command line or in what it names, 130 when interrupted."""
     arguments = _parser().parse_args(argv)
-    from jaxvision.inference import Inferencer, expand
+    from jaxvision.inference import Inferencer, Saver
+    from jaxvision.inference.inputs import Camera, listed
 
+    left: list[tuple[str, Exception]] = []
+    given = arguments.input
     try:
-        files, _ = expand(arguments.input)
-        infer = Inferencer(arguments.config, arguments.checkpoint, batch_size=arguments.batch_size, tta=arguments.tta)
+        sources, total = listed(given, left, skip=arguments.skip_unreadable, limit=arguments.max_frames)
+        live = all(isinstance(source, Camera) for source in sources)
+        names = ("tta", "score_threshold", "top_k", "device")
+        options = {name: getattr(arguments, name) for name in names}
+        batch_size = (1 if live else 16) if arguments.batch_size is None else arguments.batch_size
+        infer = Inferencer(arguments.config, arguments.checkpoint, batch_size=batch_size, **options)
         print(f"weights: {infer.model.origin}", flush=True)
-        _predict(infer, files, Path(arguments.output))
+        files = {"palette": arguments.palette, "annotations": arguments.annotations}
+        saver = Saver(arguments.output, infer.model.task, pictures=not arguments.no_pictures, **files)
+        status = _predict(infer, saver, sources, total, left if arguments.skip_unreadable else None)
     except errors.EXPECTED as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0
+    print(f"wrote {', '.join(saver.written)} to {arguments.output}")
+    for name, why in left:
+        print(f"left out: {name}: {why}", file=sys.stderr)
+    return 0 if live else status  # a camera ends by Ctrl-C
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--config", required=True, help="workdir of a run, config (name or file) or name of a model")
-    parser.add_argument(
-        "--checkpoint",
-        help="step, 'best' (of a workdir; default: the newest), or path of a workdir, step or .safetensors file",
+    add = parser.add_argument
+    add("--config", required=True, help="workdir of a run, config (name or file) or name of a model")
+    add("--checkpoint", help="step, 'best' (of a workdir; default: the newest), or path of a workdir, step or weights")
+    inputs = "images, videos, folders, glob patterns, or the number of a camera"
+    add("--input", required=True, nargs="+", help=inputs)
+    add("--output", required=True, help="folder for everything that is written")
+    add("--batch-size", type=int, help="images per call of the program (default: 16, for cameras 1)")
+    add("--tta", default="config", help="test-time augmentation: hflip, d4, dict(name=...), ...")
+    add("--score-threshold", type=float, help="show detections that score more")
+    add("--top-k", type=int, help="classes that are listed for an image (default: 5)")
+    add("--max-frames", type=int, help="of each video and camera")
+    add("--annotations", help="COCO file whose ids of images and categories coco_results.json takes")
+    add("--palette", action="store_true", help="colours in PNG label maps; their values stay the labels")
+    add("--no-pictures", action="store_true", help="no pictures and annotated videos")
+    add(
+        "--skip-unreadable",
+        action="store_true",
+        help="go on without what cannot be read, and list it at the end",
     )
-    parser.add_argument("--input", required=True, nargs="+", help="image files, folders or glob patterns")
-    parser.add_argument("--output", required=True, help="folder for predictions.json and pictures")
-    parser.add_argument("--batch-size", type=int, default=16, help="images per call (default: %(default)s)")
-    parser.add_argument("--tta", default="config", help="test-time augmentation: hflip, d4, dict(name=...), ...")
+    add("--device", help="cpu, gpu, tpu, gpu:1 (default: the first that JAX has)")
     return parser
 
 
-def _predict(infer: Any, files: Sequence[Any], output: Path) -> None:
+def _predict(infer: Any, saver: Any, sources: Sequence[Any], total: int | None, left: Any) -> int:
     from rich.console import Console
     from rich.progress import track
 
-    from jaxvision.visualization.canvas import save_picture
-    from jaxvision.visualization.sheets import contact_sheet
+    from jaxvision.inference.saving import told
 
-    output.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, Any]] = []
-    pictures: list[Any] = []
-    used: set[str] = set()
+    width = min(60, max(len(str(source)) for source in sources))
     console = Console(stderr=True)
-    progress = track(infer.iterate(files), "predicting", len(files), console=console, disable=not console.is_terminal)
-    width = min(60, max(len(str(file)) for file in files))
-    for result in progress:
-        picture, name = result.picture(), _free_name(Path(result.path).stem, used)
-        save_picture(picture, output / name)
-        if len(pictures) < SHEET:
-            pictures.append(picture)
-        rows.append({"file": result.path, **result.json, "picture": name})
-        print(f"{result.path:<{width}}  {_told(result.json)}", flush=True)
-    (output / "predictions.json").write_text(json.dumps(rows, indent=1) + "\n")
-    written = ["predictions.json", f"{len(rows)} picture{'s' if len(rows) > 1 else ''}"]
-    if len(pictures) > 1:
-        titles = [Path(row["file"]).name for row in rows[: len(pictures)]]
-        save_picture(contact_sheet(pictures, titles, largest=900), output / "contact_sheet.png")
-        written.append(f"contact_sheet.png of {len(pictures)}")
-    print(f"wrote {', '.join(written)} to {output}")
-
-
-def _free_name(stem: str, used: set[str]) -> str:
-    """A file name that no other image of this call has, and that differs from the image's own."""
-    name, number = f"{stem}_prediction.png", 1
-    while name in used:
-        number += 1
-        name = f"{stem}_prediction_{number}.png"
-    used.add(name)
-    return name
-
-
-def _told(prediction: dict[str, Any]) -> str:
-    """Class and score where the direction has them, else the JSON on one line."""
-    told = "class" in prediction and "score" in prediction
-    return f"{prediction['class']:<16} {prediction['score']:.4f}" if told else json.dumps(prediction)
+    on_error = "raise" if left is None else lambda name, error: left.append((name, error))
+    results = infer.iterate(sources, on_error=on_error)
+    try:
+        with saver:
+            for result in track(results, "predicting", total, console=console, disable=not console.is_terminal):
+                saver.add(result)
+                if result.frame is None:
+                    print(f"{result.source:<{width}}  {told(result)}", flush=True)
+                elif not result.frame:
+                    print(f"{result.source}: {result.rate:g} frames per second", flush=True)
+    except KeyboardInterrupt:
+        return 130
+    return 0
 
 
 if __name__ == "__main__":

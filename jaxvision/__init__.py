@@ -5,12 +5,25 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-__all__ = ["FeatureExtractor", "Inferencer", "create_model", "list_models", "load_pretrained", "weight_card"]
+__all__ = [
+    "FeatureExtractor",
+    "Inferencer",
+    "create_model",
+    "inference_model",
+    "init_model",
+    "list_models",
+    "load_pretrained",
+    "show_result_pyplot",
+    "weight_card",
+]
 
 _LAZY = {
     "FeatureExtractor": "jaxvision.features",
     "Inferencer": "jaxvision.inference",
+    "inference_model": "jaxvision.inference",
+    "init_model": "jaxvision.inference",
     "load_pretrained": "jaxvision.pretrained.load",
+    "show_result_pyplot": "jaxvision.inference",
     "weight_card": "jaxvision.pretrained.cards",
 }
 """What is imported when it is asked for."""

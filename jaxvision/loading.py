@@ -18,7 +18,7 @@ from etils import epath
 
 from jaxvision.data.build import host_transforms
 from jaxvision.data.transforms import Resize
-from jaxvision.engine.task import Task
+from jaxvision.engine.task import Context, Task
 from jaxvision.engine.tta import augmented
 from jaxvision.errors import SetupError
 from jaxvision.pretrained.cards import FEATURES, WeightCard, card_of_file, find_card, is_card_name, weight_card
@@ -45,6 +45,7 @@ class Model:
       host_transforms: of evaluation, from the decoded image to its canvas.
       origin: one line that says where the weights come from.
       card: of the published checkpoint that the weights are, or that their training started from; None without one.
+      config: that the task was built from; None where it was built by hand.
     """
 
     task: Task
@@ -56,6 +57,17 @@ class Model:
     host_transforms: tuple[Any, ...] = (Resize(),)
     origin: str = ""
     card: WeightCard | None = None
+    config: Any = None
+
+    def predict(self, variables: Mapping[str, PyTree], batch: Mapping[str, Any]) -> PyTree:
+        """The whole predictor, to be compiled: device transforms, network and decoding.
+
+        Args:
+          variables: of the structure of `self.variables`.
+          batch: see `data.collate`, with uint8 images, `valid`, `index` and `position`.
+        """
+        batch = self.preprocess(batch, jax.random.key(0))
+        return self.task.predict(variables, batch, Context(dtype=self.dtype), self.task.init_carry(batch))[0]
 
 
 def load_model(source: str | os.PathLike[str], checkpoint: str | int | os.PathLike[str] | None = None) -> Model:
@@ -97,7 +109,8 @@ def load_model(source: str | os.PathLike[str], checkpoint: str | int | os.PathLi
     variables = fit_variables(task, preprocess, (*image_size, channels), loaded, origin)
     transforms, dtype = host_transforms(config.data, train=False), experiment.DTYPES[config.precision]
     task = augmented(task, experiment.build_tta(config.evaluation.tta))
-    return Model(task, variables, image_size, channels, preprocess, dtype, transforms, origin, weights.find_card())
+    card = weights.find_card()
+    return Model(task, variables, image_size, channels, preprocess, dtype, transforms, origin, card, config)
 
 
 def save_weights(
@@ -198,7 +211,7 @@ def find_weights(checkpoint: str | int | os.PathLike[str] | None, workdir: epath
 def _read_config(workdir: epath.Path) -> Any:
     from jaxvision import config as configs
 
-    return configs.complete_saved(configs.from_json((workdir / "config.json").read_text()))
+    return configs.complete_saved(configs.from_json((workdir / "config.json").read_text()), workdir)
 
 
 def _named_config(source: str, weights: Weights) -> Any:

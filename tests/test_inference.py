@@ -1,7 +1,10 @@
 """Inference: kinds of input, padding, one compilation, workdirs, wrong checkpoints, and the predict command."""
 
+import csv
 import dataclasses
+import itertools
 import json
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import jaxvision as jv
 from experiments import predict as command
 from jaxvision import config as configs
 from jaxvision import experiment
+from jaxvision.data.faults import DataWarning
 from jaxvision.data.images import ImageError, fit_image, read_image
 from jaxvision.engine.checkpoints import CheckpointError, Checkpoints
 from jaxvision.engine.task import Context, Task
+from jaxvision.errors import SetupError
 from jaxvision.inference import Inferencer, Result, expand
 from jaxvision.loading import Model
 from jaxvision.pretrained.safetensors import save_safetensors
@@ -40,9 +46,11 @@ class Brightness(Task):
         return {"mean": float(prediction["mean"])}
 
 
-def brightness(batch_size=4, size=(2, 2)):
+def brightness(batch_size=4, size=(2, 2), **options):
     variables = {"params": {"scale": np.float32(1)}}
-    return Inferencer(Model(Brightness(), variables, size, 1, lambda batch, key: batch), batch_size=batch_size)
+    return Inferencer(
+        Model(Brightness(), variables, size, 1, lambda batch, key: batch), batch_size=batch_size, **options
+    )
 
 
 def write_image(path, value, shape=(5, 7, 3)):
@@ -59,7 +67,7 @@ def test_results_come_in_order_for_any_number_of_images_from_one_compilation(cou
     assert [r.json["mean"] for r in results] == [10.0 * i for i in range(count)]
     assert all(r.prediction["valid"] and r.path is None for r in results)
     infer(images[0])
-    assert infer.model.task.traces == [(4, 2, 2, 1)]
+    assert infer.model.task.traces == [(4, 2, 2, 1)] and infer._predict._cache_size() == 1
 
 
 def test_what_is_given_decides_between_one_result_and_a_list(tmp_path):
@@ -77,7 +85,7 @@ def test_what_is_given_decides_between_one_result_and_a_list(tmp_path):
     assert means(np.full((4, 4, 3), 7, np.uint8)) == 7.0
     assert means(np.full((2, 4, 4, 1), 7, np.uint8)) == [7.0, 7.0]
     assert means(jnp.full((4, 4), 7, jnp.uint8)) == 7.0
-    assert means([file]) == [20.0]
+    assert means([file]) == means(iter([file])) == [20.0]
     assert means(tmp_path) == [10.0, 20.0]
     assert means(str(tmp_path / "**" / "*")) == [10.0, 20.0]
     assert means([file, tmp_path, np.zeros((1, 1), np.uint8)]) == [20.0, 10.0, 20.0, 0.0]
@@ -91,8 +99,12 @@ def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tmp_path):
 @pytest.mark.parametrize(
     "make, error, message",
     [
-        (lambda path: path / "missing.png", FileNotFoundError, "no such image file, folder or pattern: .*missing.png"),
-        (lambda path: path, FileNotFoundError, r"folder .* has no image \(looked for .avif"),
+        (
+            lambda path: path / "missing.png",
+            FileNotFoundError,
+            "no such image or video file, folder or pattern: .*missing.png",
+        ),
+        (lambda path: path, FileNotFoundError, r"folder .* has no image or video \(looked for .avif"),
         (lambda path: str(path / "*.png"), FileNotFoundError, "no image matches the pattern"),
         (lambda path: [], ValueError, "the list is empty"),
         (lambda path: np.zeros((4, 4), np.float32), ImageError, "image is float32 .*expected uint8"),
@@ -109,6 +121,45 @@ def test_an_unreadable_file_is_named(tmp_path):
     (tmp_path / "broken.png").write_bytes(b"this is no image")
     with pytest.raises(ImageError, match=r"broken\.png"):
         brightness()(tmp_path)
+
+
+def test_unreadable_files_among_many_can_be_skipped(tmp_path):
+    for i in range(5):
+        write_image(tmp_path / f"{i}.png", 10 * i)
+    for name in ("0a.png", "3a.png"):
+        (tmp_path / name).write_bytes(b"this is no image")
+    infer = brightness(batch_size=2)
+    with pytest.warns(DataWarning, match=r"3 input\(s\) left out \(.*0a\.png.*3a\.png.*missing\.png"):
+        found = infer([tmp_path, tmp_path / "missing.png"], on_error="skip")
+    assert [result.json["mean"] for result in found] == [0, 10, 20, 30, 40]
+    left = []
+    found = list(infer.iterate(tmp_path, on_error=lambda name, error: left.append((name, str(error)))))
+    assert len(found) == 5 and [name for name, _ in left] == [str(tmp_path / n) for n in ("0a.png", "3a.png")]
+    assert "not an image that is recognised" in left[0][1]
+    with pytest.raises(ValueError, match=r"nothing could be read: cannot read image .*0a\.png"):
+        infer(tmp_path / "0a.png", on_error="skip")
+    with pytest.raises(ValueError, match="on_error='ignore': expected 'raise', 'skip' or a function"):
+        infer(tmp_path, on_error="ignore")
+    results = infer.iterate([tmp_path / "1.png", tmp_path / "2.png", tmp_path / "3a.png"])
+    assert next(results).json["mean"] == 10 and next(results).json["mean"] == 20
+    with pytest.raises(ImageError, match=r"3a\.png"):
+        next(results)
+    assert len(infer.model.task.traces) == 1, "whatever is left out, the batch has its size"
+
+
+def test_files_of_an_endless_iterable_are_read_as_they_are_consumed(tmp_path):
+    file = write_image(tmp_path / "a.png", 10)
+    asked = []
+
+    def files():
+        for i in itertools.count():
+            asked.append(i)
+            yield file
+
+    results = brightness(batch_size=2).iterate(files())
+    for count in range(1, 20):
+        assert next(results).json["mean"] == 10 and len(asked) - count <= 4
+    results.close()
 
 
 def test_a_result_draws_the_original_image(tmp_path):
@@ -150,7 +201,7 @@ def write_run(workdir, name="linear_digits:smoke", **arguments):
     """A workdir as a run leaves it; returns its config, task and the variables of its first checkpoint."""
     config = configs.load(name, [("checkpoint.best_metric", "top1")])
     task, variables = trained(config)
-    workdir.mkdir()
+    workdir.mkdir(parents=True)
     (workdir / "config.json").write_text(configs.to_json(config))
     (workdir / "meta.json").write_text(json.dumps({"class_names": NAMES, "num_classes": 10}))
     save_steps(workdir, variables, **arguments)
@@ -322,6 +373,59 @@ def test_python_files_of_a_workdir_are_not_executed(tmp_path, monkeypatch):
     assert Inferencer(".")(some_images(1)[0]).json["class"] in NAMES
 
 
+def test_modules_of_a_workdir_are_refused_and_others_imported(tmp_path, monkeypatch):
+    write_run(tmp_path / "runs" / "a")
+    (tmp_path / "runs" / "a" / "planted.py").write_text("raise SystemExit('executed')")
+    (tmp_path / "jaxvision_test_own.py").write_text("IMPORTED = True")
+
+    def imports(*names):
+        change_saved(tmp_path / "runs" / "a", lambda saved: saved.update(imports=names))
+        return Inferencer(tmp_path / "runs" / "a")
+
+    monkeypatch.chdir(tmp_path / "runs" / "a")
+    with pytest.raises(configs.ConfigError, match="no module named 'planted'"):
+        imports("planted")
+    assert str(tmp_path / "runs" / "a") not in sys.path
+    monkeypatch.syspath_prepend(tmp_path / "runs" / "a")
+    with pytest.raises(configs.ConfigError, match="'planted' lies in .*a workdir, of which nothing is executed"):
+        imports("planted")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(configs.ConfigError, match=r"'runs\.a\.planted' lies in"):
+        imports("runs.a.planted")
+    assert imports("jaxvision_test_own") and sys.modules.pop("jaxvision_test_own").IMPORTED
+
+
+def test_devices_that_are_not_there_are_told():
+    with pytest.raises(
+        SetupError, match=r"no gpu for device='gpu': JAX has cpu:0, cpu:1.*pip install 'jaxvision\[cuda\]'"
+    ):
+        brightness(device="gpu")
+    with pytest.raises(SetupError, match=r"no device 'cpu:9': JAX has cpu:0 to cpu:7"):
+        brightness(device="cpu:9")
+    with pytest.raises(SetupError, match="unknown device 'gpo': expected cpu, gpu or tpu"):
+        brightness(device="gpo")
+    infer = brightness(device="cpu:3")
+    assert infer(np.full((3, 3), 7, np.uint8)).json["mean"] == 7
+    assert {d.id for leaf in jax.tree.leaves(infer._variables) for d in leaf.devices()} == {3}
+
+
+def test_three_lines_predict_and_draw(tmp_path):
+    write_run(tmp_path / "run")
+    image = write_image(tmp_path / "a.png", 30)
+    model = jv.init_model(tmp_path / "run", device="cpu", batch_size=1)
+    result = jv.inference_model(model, image)
+    assert result.json["class"] in NAMES and len(jv.inference_model(model, [image, image])) == 2
+    picture = jv.show_result_pyplot(model, image, result, out_file=tmp_path / "out.png")
+    np.testing.assert_array_equal(picture, result.picture())
+    np.testing.assert_array_equal(read_image(tmp_path / "out.png"), picture)
+    other = jv.show_result_pyplot(model, np.zeros((5, 7, 3), np.uint8), result, show=False)
+    assert other.shape == picture.shape and (other != picture).any()
+    with pytest.warns(UserWarning, match="no display for pyplot .*out_file='result.png'"):
+        jv.show_result_pyplot(model, None, result)
+    with pytest.raises(SetupError, match=r"it draws one Result, such as results\[0\]"):
+        jv.show_result_pyplot(model, image, [result])
+
+
 def run_command(*arguments):
     return command.main([str(argument) for argument in arguments])
 
@@ -337,14 +441,19 @@ def test_the_command_writes_pictures_json_and_a_contact_sheet(tmp_path, capsys):
     rows = json.loads((output / "predictions.json").read_text())
     assert [row["file"] for row in rows] == [str(tmp_path / f"images/{i}/same_name.png") for i in range(3)]
     pictures = [row["picture"] for row in rows]
-    assert pictures == [f"same_name_prediction{n}.png" for n in ("", "_2", "_3")]
+    assert pictures == [f"same_name{n}_prediction.png" for n in ("", "_2", "_3")]
     assert all(row["class"] in NAMES and 0 <= row["score"] <= 1 and len(row["top5"]) == 5 for row in rows)
-    assert sorted(p.name for p in output.iterdir()) == sorted(["contact_sheet.png", "predictions.json", *pictures])
+    files = ["classes.csv", "contact_sheet.png", "predictions.json", *pictures]
+    assert sorted(p.name for p in output.iterdir()) == sorted(files)
+    with (output / "classes.csv").open() as stream:
+        table = list(csv.DictReader(stream))
+    assert len(table) == 15 and [line["rank"] for line in table[:5]] == list("12345")
+    assert [line["class"] for line in table[::5]] == [row["class"] for row in rows]
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("weights: step 2 of")
     for row, line in zip(rows, lines[1:4], strict=True):
         assert line.split("  ")[0] == row["file"] and row["class"] in line and f"{row['score']:.4f}" in line
-    assert lines[4] == f"wrote predictions.json, 3 pictures, contact_sheet.png of 3 to {output}"
+    assert lines[4] == f"wrote predictions.json, classes.csv, 3 pictures, contact_sheet.png of 3 to {output}"
 
 
 def test_the_command_on_one_image_writes_no_contact_sheet(tmp_path):
@@ -360,7 +469,7 @@ def test_mistakes_end_the_command_with_one_line(tmp_path, capsys):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
     for config, image, message in (
-        (tmp_path / "run", tmp_path / "missing.png", "no such image file"),
+        (tmp_path / "run", tmp_path / "missing.png", "no such image or video file"),
         (tmp_path / "run", broken, "broken.png"),
         ("linear_digits", write_image(tmp_path / "one.png", 1), "no checkpoint"),
         ("linear_digitz", tmp_path / "one.png", "no checkpoint"),
@@ -368,3 +477,24 @@ def test_mistakes_end_the_command_with_one_line(tmp_path, capsys):
         assert run_command("--config", config, "--input", image, "--output", tmp_path / "output") == 2
         errors = capsys.readouterr().err.strip()
         assert errors.startswith("error: ") and message in errors and "\n" not in errors
+
+
+def test_the_command_goes_on_without_what_it_cannot_read(tmp_path, capsys):
+    write_run(tmp_path / "run")
+    for name in ("a", "b"):
+        write_image(tmp_path / "images" / f"{name}.png", 30)
+    (tmp_path / "images" / "broken.png").write_bytes(b"no image")
+    given = ("--config", tmp_path / "run", "--output", tmp_path / "out", "--no-pictures", "--top-k", 2)
+    given = (*given, "--skip-unreadable", "--input", tmp_path / "images", tmp_path / "missing.png")
+    assert run_command(*given) == 0
+    rows = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert [len(row["top2"]) for row in rows] == [2, 2] and "picture" not in rows[0]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["classes.csv", "predictions.json"]
+    left = capsys.readouterr().err.splitlines()
+    assert ["missing.png" in left[0], "broken.png" in left[1], len(left)] == [True, True, 2]
+    assert run_command(*given[:-2], tmp_path / "missing.png") == 2
+    assert capsys.readouterr().err.startswith("error: none of the inputs is there: no such image or video file")
+    assert run_command(*given[:-2], tmp_path / "images" / "broken.png") == 2
+    assert "nothing could be read: cannot read image" in capsys.readouterr().err
+    assert run_command(*given, "--device", "gpu") == 2
+    assert "no gpu for device='gpu': JAX has cpu:0" in capsys.readouterr().err

@@ -16,11 +16,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, UInt8
 
 from jaxvision import layers, registry
+from jaxvision.classification.results import ClassTable, RankedClasses
 from jaxvision.classification.task import ClassificationTask, images_of
+from jaxvision.engine.analysis import Analysis, Findings, Settings
 from jaxvision.engine.task import Aux, Batch, Context, PyTree, Sums, Task
+from jaxvision.errors import setup
 from jaxvision.ops import pool
 
 
@@ -100,13 +104,14 @@ class MultiTaskClassification(Task):
     Attributes:
       model: returns `{head: logits}` and has a field `heads`.
       losses: of the heads that differ from the defaults.
-      topk: see `ClassificationTask`.
+      topk, show_best: see `ClassificationTask`.
       class_names: "head/class" of all heads, in their order.
     """
 
     model: nn.Module
     losses: tuple[HeadLoss, ...] = ()
     topk: tuple[int, ...] = (1, 5)
+    show_best: int = 5
     class_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -139,6 +144,7 @@ class MultiTaskClassification(Task):
                 loss.criterion,
                 label_smoothing=loss.label_smoothing,
                 topk=self.topk,
+                show_best=self.show_best,
                 class_names=self._names(head.name),
             )
         return tasks
@@ -195,6 +201,20 @@ class MultiTaskClassification(Task):
         """`{head: {class, label, score, top5}}`."""
         return {name: task.to_json(sample, prediction[name]) for name, task in self.tasks.items()}
 
+    def found(self, sample: Mapping[str, Any], prediction: Mapping[str, Any]) -> dict[str, RankedClasses]:
+        """The best classes of each head."""
+        return {name: task.found(sample, prediction[name]) for name, task in self.tasks.items()}
+
+    def result_files(self, folder: epath.Path) -> ClassTable:
+        """`classes.csv`, with a column `head`."""
+        return ClassTable(folder, self.found)
+
+    def telling(self, *, score_threshold: float | None = None, top_k: int | None = None) -> "MultiTaskClassification":
+        """`top_k` is `show_best`."""
+        super().telling(score_threshold=score_threshold)
+        with setup():
+            return self if top_k is None else dataclasses.replace(self, show_best=top_k)
+
     def plots(self, results: Mapping[str, Any]) -> dict[str, Callable[[Any], None]]:
         plots = {}
         for name, task in self.tasks.items():
@@ -206,6 +226,13 @@ class MultiTaskClassification(Task):
         return [
             f"{name}: {line}" for name, task in self.tasks.items() for line in task.summary(_results_of(name, results))
         ]
+
+    def analyses(self, settings: Settings) -> Mapping[str, Analysis]:
+        """Those of the heads, over the samples whose label is known."""
+        heads = {name: task.analyses(settings) for name, task in self.tasks.items()}
+        return {
+            view: _of_heads({name: views[view] for name, views in heads.items()}) for view in next(iter(heads.values()))
+        }
 
     def _names(self, head: str) -> tuple[str, ...]:
         return tuple(name.partition("/")[2] for name in self.class_names if name.partition("/")[0] == head)
@@ -241,6 +268,33 @@ class _OfHead:
 
     def compute(self, state: Any) -> dict[str, Any]:
         return {f"{self.head}/{name}": value for name, value in self.metric.compute(state).items()}
+
+
+def _of_heads(analyses: Mapping[str, Analysis]) -> Analysis:
+    """One analysis of the analyses of all heads; a sample's labels are in the order of the heads."""
+    order = list(analyses)
+
+    def look(sample: Mapping[str, Any], prediction: Mapping[str, Any]) -> dict[str, Any]:
+        labels = np.asarray(sample["label"])
+        return {
+            name: analysis.look({**sample, "label": labels[order.index(name)]}, prediction[name])
+            for name, analysis in analyses.items()
+            if analysis.look is not None and labels[order.index(name)] >= 0
+        }
+
+    def conclude(results: Mapping[str, Any], kept: Sequence[Any]) -> Findings:
+        lines: list[str] = []
+        json: dict[str, Any] = {}
+        pictures: dict[str, np.ndarray] = {}
+        for name, analysis in analyses.items():
+            own = [sample[name] for sample in kept if name in sample]
+            found = analysis.conclude(_results_of(name, results), own)
+            lines += [f"{name}:", *found.lines]
+            json[name] = found.json
+            pictures |= {f"{name}_{file}": picture for file, picture in found.pictures.items()}
+        return Findings(lines, json, pictures)
+
+    return Analysis(conclude, None if all(analysis.look is None for analysis in analyses.values()) else look)
 
 
 def _column(labels: Int[Array, "b heads"], column: int, heads: int) -> Int[Array, " b"]:

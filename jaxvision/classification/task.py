@@ -15,10 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from etils import epath
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from jaxvision import losses, registry
 from jaxvision.augment.views import View
+from jaxvision.classification import analysis
 from jaxvision.classification.metrics import (
     Accuracy,
     ClassScores,
@@ -27,13 +29,14 @@ from jaxvision.classification.metrics import (
     MultiLabelMAP,
     topk_hits,
 )
+from jaxvision.classification.results import ClassTable, RankedClasses
+from jaxvision.engine.analysis import Analysis, ImageScore, Settings
 from jaxvision.engine.task import Aux, Batch, Context, PyTree, Sums, Task
+from jaxvision.errors import SetupError, setup
 
 CRITERIA = ("cross_entropy", "binary_cross_entropy", "focal")
 CONFUSION_UP_TO = 1000
 """Classes up to which the whole confusion matrix is kept; for more, precision and recall come from counts per class."""
-SHOWN = 5
-"""Classes named in pictures, JSON and summaries."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +57,8 @@ class ClassificationTask(Task):
       gamma: focusing exponent, of `focal` (paper: 2).
       multi_label: whether an image has any number of labels.
       topk: accuracies; those that a model of so few classes cannot miss (k >= num_classes) are left out.
+      show_best: classes named in pictures and JSON.
+      show_above: score from which JSON counts a class as present, with `multi_label`.
       class_names: by label; without them classes are numbered.
     """
 
@@ -66,6 +71,8 @@ class ClassificationTask(Task):
     gamma: float = 2.0
     multi_label: bool = False
     topk: tuple[int, ...] = (1, 5)
+    show_best: int = 5
+    show_above: float = 0.5
     class_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -91,6 +98,11 @@ class ClassificationTask(Task):
                 raise ValueError(f"{len(values)} {name} for a model of {self.num_classes} classes")
         if not self.topk or min(self.topk) < 1:
             raise ValueError(f"topk={self.topk}: expected at least one number, each 1 or more")
+        if self.show_best < 1 or not 0 <= self.show_above <= 1:
+            raise ValueError(
+                f"show_best={self.show_best} and show_above={self.show_above}: expected at least one class, and a "
+                "score in [0, 1]"
+            )
 
     @property
     def num_classes(self) -> int:
@@ -189,22 +201,46 @@ class ClassificationTask(Task):
         from jaxvision.visualization.classification import draw_classification
 
         scores = np.asarray(prediction["scores"])
-        return draw_classification(sample["image"], scores, self.class_names, sample.get("label"), count=SHOWN)
+        return draw_classification(sample["image"], scores, self.class_names, sample.get("label"), count=self.show_best)
 
     def to_json(self, sample: Mapping[str, Any], prediction: Mapping[str, Any]) -> dict[str, Any]:
-        """`class`, `label` and `score` of the best class, `top5` with the same of the best five.
+        """`class`, `label` and `score` of the best class, `top5` (of `show_best`) with the same of the best ones.
 
-        With `multi_label` also `classes`: the names of those that score above one half.
+        With `multi_label` also `classes`: the names of those that score above `show_above`.
         """
-        scores = np.asarray(prediction["scores"])
-        best = int(prediction["label"])
-        # A stable order of equal scores, with the predicted label first.
-        order = sorted(range(len(scores)), key=lambda i: (i != best, -scores[i], i))
-        top = [{"class": self.name_of(i), "label": i, "score": float(scores[i])} for i in order[:SHOWN]]
-        result = {**top[0], f"top{SHOWN}": top}
+        best = self.found(sample, prediction)
+        top = [{"class": name, "label": label, "score": score} for name, label, score in best]
+        result = {**top[0], f"top{self.show_best}": top}
         if self.multi_label:
-            result["classes"] = [self.name_of(i) for i in order if scores[i] > 0.5]
+            scores = np.asarray(prediction["scores"])
+            result["classes"] = [self.name_of(i) for i in self._order(prediction) if scores[i] > self.show_above]
         return result
+
+    def found(self, sample: Mapping[str, Any], prediction: Mapping[str, Any]) -> RankedClasses:
+        """The `show_best` classes, best first."""
+        labels = np.asarray(self._order(prediction)[: self.show_best], np.int32)
+        scores = np.asarray(prediction["scores"], np.float32)[labels]
+        return RankedClasses(labels, scores, tuple(self.name_of(int(i)) for i in labels))
+
+    def _order(self, prediction: Mapping[str, Any]) -> list[int]:
+        """Labels, best first: a stable order of equal scores, with the predicted label first."""
+        scores, best = np.asarray(prediction["scores"]), int(prediction["label"])
+        return sorted(range(len(scores)), key=lambda i: (i != best, -scores[i], i))
+
+    def result_files(self, folder: epath.Path) -> ClassTable:
+        """`classes.csv`."""
+        return ClassTable(folder, self.found)
+
+    def telling(self, *, score_threshold: float | None = None, top_k: int | None = None) -> "ClassificationTask":
+        """`top_k` is `show_best`; `score_threshold`, of several labels, `show_above`."""
+        if score_threshold is not None and not self.multi_label:
+            raise SetupError(
+                f"score_threshold={score_threshold}: one label is told of each image, whatever its score; top_k says "
+                "how many classes are listed"
+            )
+        above = self.show_above if score_threshold is None else score_threshold
+        with setup():
+            return dataclasses.replace(self, show_above=above, show_best=self.show_best if top_k is None else top_k)
 
     def plots(self, results: Mapping[str, Any]) -> dict[str, Callable[[Any], None]]:
         if "confusion_matrix" not in results:
@@ -246,6 +282,13 @@ class ClassificationTask(Task):
                 f"classification with multi_label={self.multi_label} expected {kind} labels {expected}, "
                 f"got {labels.dtype} {labels.shape}"
             )
+
+    def analyses(self, settings: Settings) -> Mapping[str, Analysis]:
+        return analysis.analyses(self, settings)
+
+    @property
+    def image_score(self) -> ImageScore | None:
+        return analysis.image_score(self)
 
     def name_of(self, label: int) -> str:
         """The class's name, or its number."""

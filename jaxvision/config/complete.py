@@ -7,10 +7,12 @@ constructor does not know are dropped with a note.
 
 import dataclasses
 import importlib
+import importlib.util
 import os
 import sys
 import traceback
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from jaxvision import registry
@@ -67,14 +69,18 @@ def complete(config: Mapping[str, Any], *, partial: bool = False) -> Config:
     return completed
 
 
-def complete_saved(config: Config) -> Config:
+def complete_saved(config: Config, folder: str | os.PathLike[str] | None = None) -> Config:
     """A saved config with the defaults of fields that did not exist when it was written; whatever it says stays.
+
+    Args:
+      config: as it was read.
+      folder: in which it lies; modules that it names are not imported from there.
 
     Raises:
       ConfigError: a field that this version does not know, or a value that it does not take.
     """
     saved = node.to_tree(config, node.here())
-    import_extensions(saved.get("imports"))
+    import_extensions(saved.get("imports"), folder)
     origin = Origin.read("config.json")  # one for all, so that nothing counts as older than the choice of a name
     scope = _Scope("jaxvision", Origin.default("jaxvision"), [])
     tree = _struct(sections.Experiment, _of_origin(saved, origin), "", scope)
@@ -108,8 +114,16 @@ def complete_slot(kind: str, spec: Any, path: str) -> Tree:
     return _slot(kind, given, None, path, _Scope(path, Origin.default(path), []))
 
 
-def import_extensions(modules: Any) -> None:
-    """Imports the modules that a config (its `imports`) names; they register constructors of a user's own."""
+def import_extensions(modules: Any, outside: str | os.PathLike[str] | None = None) -> None:
+    """Imports the modules that a config (its `imports`) names; they register constructors of a user's own.
+
+    Args:
+      modules: their names.
+      outside: a folder that holds data and from which nothing may be executed: the workdir of a run.
+
+    Raises:
+      ConfigError: a module that cannot be imported, or that lies in `outside`.
+    """
     if modules is None:
         return
     origin = modules.origin.text if isinstance(modules, Leaf) else ""
@@ -118,13 +132,35 @@ def import_extensions(modules: Any) -> None:
         names = types.coerce(given, types.from_annotation(tuple[str, ...]))
     except types.Mismatch as error:
         raise ConfigError(f"imports{_by(origin)}: {error}") from None
-    if names and os.getcwd() not in sys.path and "" not in sys.path:
+    data = None if outside is None or "://" in os.fspath(outside) else Path(outside).resolve()
+    inside = data is not None and Path.cwd().resolve().is_relative_to(data)
+    if names and os.getcwd() not in sys.path and "" not in sys.path and not inside:
         sys.path.append(os.getcwd())
     for name in names:
+        if data is not None:
+            _refuse_inside(name, data)
         try:
             importlib.import_module(name)
         except Exception as error:
             raise ConfigError(f"imports{_by(origin)}: {_import_failure(name, error)}") from error
+
+
+def _refuse_inside(name: str, folder: Path) -> None:
+    """Raises ConfigError if the module, or a package that it is in, lies in the folder; nothing there is imported."""
+    parts = name.split(".")
+    for count in range(1, len(parts) + 1):
+        try:
+            spec = importlib.util.find_spec(".".join(parts[:count]))  # imports the package around it, which was checked
+        except Exception:  # importing it says why
+            return
+        if spec is None:
+            return
+        for place in (spec.origin, *(spec.submodule_search_locations or ())):
+            if place and Path(place).resolve().is_relative_to(folder):
+                raise ConfigError(
+                    f"imports: {name!r} lies in {str(folder)!r}, a workdir, of which nothing is executed: if you trust "
+                    "it, move it to a folder of its own and put that on PYTHONPATH, or install it"
+                )
 
 
 def _import_failure(name: str, error: Exception) -> str:

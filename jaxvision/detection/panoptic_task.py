@@ -6,20 +6,26 @@ and no `targets`: what is learned of things is made of the map, after augmentati
 """
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from jaxtyping import Array, Int, UInt8
 
 from jaxvision.data.run_lengths import encode_masks
+from jaxvision.detection import panoptic_analysis
 from jaxvision.detection.geometry import to_original
 from jaxvision.detection.mask_metrics import CocoMaskAP
 from jaxvision.detection.metrics import CocoAP, Rows
 from jaxvision.detection.panoptic_metrics import PanopticQuality
+from jaxvision.detection.panoptic_results import FoundSegments, PanopticFiles
 from jaxvision.detection.panoptic_truth import pixel_areas, truth_of
+from jaxvision.detection.results import found_objects
 from jaxvision.detection.task import DetectionTask, inputs_of
+from jaxvision.engine.analysis import Analysis, ImageScore, Settings
 from jaxvision.engine.task import Aux, Batch, Context, PyTree
 from jaxvision.ops import to_size
 from jaxvision.structures import PanopticSegments
@@ -124,6 +130,29 @@ class PanopticTask(DetectionTask):
             )
         return {"segments_info": segments, **super().to_json(sample, prediction.detections)}
 
+    def found(  # type: ignore[override]
+        self, sample: Mapping[str, Any], prediction: PanopticSegments
+    ) -> FoundSegments:
+        """The segments, and the things that were detected, whatever their score."""
+        panoptic, scores = _map_of(prediction), np.asarray(prediction.detections.scores)
+        ids = np.unique(panoptic[panoptic > 0])
+        labels = np.asarray(prediction.labels)[ids - 1]
+        padded = np.full(max(len(prediction.labels), len(scores)), np.nan, np.float32)
+        padded[: len(scores)] = scores
+        return FoundSegments(
+            panoptic,
+            ids,
+            labels,
+            tuple(self.name_of(int(label)) for label in labels),
+            labels < self.num_things,
+            padded[ids - 1],
+            found_objects(self, sample, prediction.detections),
+        )
+
+    def result_files(self, folder: epath.Path, *, annotations: str | os.PathLike[str] | None = None) -> PanopticFiles:
+        """`panoptic.json` with its PNG files, and `coco_results.json` of the things; see `panoptic_results`."""
+        return PanopticFiles(folder, self, annotations)
+
     def summary(self, results: Mapping[str, Any]) -> Sequence[str]:
         if "pq" not in results:
             return super().summary(results)
@@ -131,6 +160,13 @@ class PanopticTask(DetectionTask):
         first = ", ".join(f"{text} {results[name]:.3f}" for name, text in named.items() if name in results)
         quality = self._per_class(np.asarray(results["pq_per_class"]), "PQ")
         return [line for line in (first, quality, *super().summary(results)) if line]
+
+    def analyses(self, settings: Settings) -> Mapping[str, Analysis]:
+        return panoptic_analysis.analyses(self, settings)
+
+    @property
+    def image_score(self) -> ImageScore:
+        return panoptic_analysis.image_score()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,7 @@ A batch is that of `data.collate` with `targets`; images are float, after the tr
 """
 
 import dataclasses
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -22,17 +23,21 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from jaxtyping import Array, Float, PRNGKeyArray, UInt8
 
 from jaxvision import registry
 from jaxvision.augment.views import View
-from jaxvision.data.run_lengths import encode_masks
+from jaxvision.detection import analysis
 from jaxvision.detection.geometry import to_original
 from jaxvision.detection.localization_metrics import LocalizationAccuracy
 from jaxvision.detection.mask_metrics import CocoMaskAP
 from jaxvision.detection.merging import merge_detections
 from jaxvision.detection.metrics import CocoAP, ProposalRecall, VocAP
-from jaxvision.engine.task import Aux, Batch, Context, PyTree, Task
+from jaxvision.detection.results import CocoIds, CocoResults, FoundObjects, found_objects
+from jaxvision.engine.analysis import Analysis, ImageScore, Settings
+from jaxvision.engine.task import Aux, Batch, Context, PyTree, ResultFiles, Task
+from jaxvision.errors import SetupError
 from jaxvision.ops import paste_masks_on_host
 from jaxvision.structures import Detections
 
@@ -149,10 +154,9 @@ class DetectionTask(Task):
         """
         shown = self._shown(prediction)
         told: list[dict[str, Any]] = [{} for _ in shown["scores"]]
-        if "masks" in shown and "original_size" in sample:
-            height, width = (int(side) for side in sample["original_size"])
-            masks = paste_masks_on_host(shown["masks"], shown["boxes"], (height, width))
-            told = [{"segmentation": runs} for runs in encode_masks(list(masks))]
+        if prediction.masks is not None and "original_size" in sample:
+            objects = found_objects(self, sample, prediction).above(self.show_above)
+            told = [{"segmentation": runs} for runs in objects.segmentations()]
         return {
             "detections": [
                 {
@@ -165,6 +169,22 @@ class DetectionTask(Task):
                 for box, score, label, own in zip(shown["boxes"], shown["scores"], shown["labels"], told, strict=True)
             ]
         }
+
+    def found(self, sample: Mapping[str, Any], prediction: Detections) -> FoundObjects:
+        """All detections, whatever their score: `found.above(0.3)` are the sure ones."""
+        return found_objects(self, sample, prediction)
+
+    def result_files(self, folder: epath.Path, *, annotations: str | os.PathLike[str] | None = None) -> ResultFiles:
+        """`coco_results.json`; `annotations` is a COCO file whose ids are taken, see `results`."""
+        names = [self.name_of(i) for i in range(self.num_classes)]
+        return CocoResults(folder, self, CocoIds(folder, names, annotations))
+
+    def telling(self, *, score_threshold: float | None = None, top_k: int | None = None) -> "DetectionTask":
+        """`score_threshold` is `show_above`."""
+        super().telling(top_k=top_k)
+        if score_threshold is not None and not 0 <= score_threshold <= 1:
+            raise SetupError(f"score_threshold={score_threshold}: scores are in [0, 1]")
+        return self if score_threshold is None else dataclasses.replace(self, show_above=score_threshold)
 
     def plots(self, results: Mapping[str, Any]) -> dict[str, Callable[[Any], None]]:
         """Precision over recall of each class, of boxes and of masks."""
@@ -203,6 +223,13 @@ class DetectionTask(Task):
                 lines.append(self._per_class(np.asarray(results[name])))
                 break
         return [line for line in lines if line]
+
+    def analyses(self, settings: Settings) -> Mapping[str, Analysis]:
+        return {} if self.protocols == ("proposals",) else analysis.analyses(self, settings)
+
+    @property
+    def image_score(self) -> ImageScore | None:
+        return None if self.protocols == ("proposals",) else analysis.image_score(self)
 
     def name_of(self, label: int) -> str:
         """The class's name, or its number; proposals have none."""

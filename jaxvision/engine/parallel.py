@@ -7,6 +7,7 @@ and the third opinion of the equality tests.
 
 import dataclasses
 import difflib
+import os
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxvision.errors import SetupError
 
 PyTree = Any
 AXIS = "batch"
@@ -153,6 +156,34 @@ def make_parallel(kind: str = "auto", devices: int | None = None) -> Parallel:
     if not 1 <= devices <= len(available):
         raise ValueError(f"parallel.devices={devices}, but there are {len(available)}: {available}")
     return Parallel(kind, tuple(available[:devices]))
+
+
+HOW_TO = {
+    "gpu": "NVIDIA GPUs need `pip install 'jaxvision[cuda]'` (Linux) and a driver that `nvidia-smi` finds",
+    "tpu": "TPUs need `pip install 'jaxvision[tpu]'` on a TPU VM",
+}
+
+
+def find_device(name: str) -> jax.Device:
+    """The device of a name: "cpu", "gpu", "tpu", or one of several, "gpu:1".
+
+    Raises:
+      SetupError: no such kind or number; says what was asked for, what there is, and how to get it.
+    """
+    kind, _, number = name.partition(":")
+    kind = {"cuda": "gpu"}.get(kind.lower(), kind.lower())
+    if kind not in ("cpu", *HOW_TO) or (number and not number.isdecimal()):
+        raise SetupError(f"unknown device {name!r}: expected cpu, gpu or tpu, or one of several as gpu:1")
+    try:
+        devices = jax.devices(kind)
+    except RuntimeError as error:
+        there = ", ".join(f"{device.platform}:{device.id}" for device in jax.devices())
+        chosen = os.environ.get("JAX_PLATFORMS")
+        hidden = f"; JAX_PLATFORMS={chosen} hides others" if chosen else ""
+        raise SetupError(f"no {kind} for device={name!r}: JAX has {there}{hidden}. {HOW_TO.get(kind, '')}") from error
+    if int(number or 0) >= len(devices):
+        raise SetupError(f"no device {name!r}: JAX has {kind}:0 to {kind}:{len(devices) - 1}")
+    return devices[int(number or 0)]
 
 
 def check_batch_size(batch_size: int, shares: int, accumulate: int = 1, name: str = "data.batch_size") -> None:

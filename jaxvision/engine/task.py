@@ -6,18 +6,21 @@ and overrides what differs; a task with one loss needs `init`, `loss` and `predi
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from etils import epath
 from jaxtyping import Array, PRNGKeyArray
 
 from jaxvision import registry
 from jaxvision.augment.views import View
+from jaxvision.engine.analysis import Analysis, ImageScore, Settings
 from jaxvision.engine.metrics import Metric
+from jaxvision.errors import SetupError
 
 PyTree = Any
 Batch = Mapping[str, Any]
@@ -103,6 +106,22 @@ class Objective:
     trains: str = ".*"
     optimizer: optax.GradientTransformation | optax.GradientTransformationExtraArgs | None = None
     every: int = 1
+
+
+class ResultFiles(Protocol):
+    """Files in a direction's usual format that predictions are written to, image by image, in constant memory.
+
+    A sample has `name`, unlike that of any other and fit for a file; `file`, the image or video; `frame` of a video;
+    and, as for `Task.draw`, `original_size`, `size` and `to_original`.
+    """
+
+    def add(self, sample: Mapping[str, Any], prediction: PyTree) -> dict[str, Any]:
+        """Writes a prediction; returns what tells where it lies, for the row of this image beside `to_json`."""
+        ...
+
+    def close(self) -> Sequence[str]:
+        """Completes the files, also after an error; returns what was written, a few words each."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,6 +212,25 @@ class Task:
         """One prediction in the direction's usual format."""
         raise NotImplementedError(f"{type(self).__name__} has no JSON format")
 
+    def found(self, sample: Mapping[str, Any], prediction: PyTree) -> Any:
+        """One prediction as people use it: only what is there, in pixels of the original image, with names."""
+        return prediction
+
+    def result_files(self, folder: epath.Path) -> ResultFiles | None:
+        """Files of predictions in the direction's usual format; overriding, a direction adds keyword options."""
+        return None
+
+    def telling(self, *, score_threshold: float | None = None, top_k: int | None = None) -> "Task":
+        """The task whose pictures, JSON and such show only what scores above a threshold, or so many classes.
+
+        Raises:
+          SetupError: an option that has no meaning for the direction, or that it does not take.
+        """
+        for name, value in (("score_threshold", score_threshold), ("top_k", top_k)):
+            if value is not None:
+                raise SetupError(f"{name}={value}: {type(self).__name__} has nothing that it could choose from")
+        return self
+
     def plots(self, results: Mapping[str, Any]) -> dict[str, Callable[[Any], None]]:
         """File name -> function that writes this picture of evaluation results to a path."""
         return {}
@@ -200,3 +238,12 @@ class Task:
     def summary(self, results: Mapping[str, Any]) -> Sequence[str]:
         """Plain lines that say what an evaluation reached."""
         return ()
+
+    def analyses(self, settings: Settings) -> Mapping[str, Analysis]:
+        """View name -> what `experiments.analyze` tells of a trained model: "classes", "confusion", "errors", ..."""
+        return {}
+
+    @property
+    def image_score(self) -> ImageScore | None:
+        """By which single predictions are ranked, for the sheet of the worst; None where nothing ranks them."""
+        return None

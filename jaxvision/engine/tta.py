@@ -16,10 +16,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxvision.augment.views import Size, View
-from jaxvision.engine.task import Aux, Batch, Context, Objective, PyTree, Task
+from jaxvision.engine.analysis import Analysis, ImageScore, Settings
+from jaxvision.engine.task import Aux, Batch, Context, Objective, PyTree, ResultFiles, Task
 from jaxvision.registry import hint
 
 MERGES = ("mean", "gmean", "max", "min", "tsharpen")
@@ -177,8 +179,25 @@ class TTATask(Task):
     def to_json(self, sample: Mapping[str, Any], prediction: PyTree) -> dict[str, Any]:
         return self.task.to_json(sample, prediction)
 
+    def found(self, sample: Mapping[str, Any], prediction: PyTree) -> Any:
+        return self.task.found(sample, prediction)
+
+    def result_files(self, folder: epath.Path, **options: Any) -> ResultFiles | None:
+        return self.task.result_files(folder, **options)
+
+    def telling(self, *, score_threshold: float | None = None, top_k: int | None = None) -> Task:
+        told = self.task.telling(score_threshold=score_threshold, top_k=top_k)
+        return dataclasses.replace(self, task=told)
+
     def plots(self, results: Mapping[str, Any]) -> dict[str, Any]:
         return self.task.plots(results)
+
+    def analyses(self, settings: Settings) -> Mapping[str, Analysis]:
+        return self.task.analyses(settings)
+
+    @property
+    def image_score(self) -> ImageScore | None:
+        return self.task.image_score
 
     def summary(self, results: Mapping[str, Any]) -> Sequence[str]:
         return self.task.summary(results)

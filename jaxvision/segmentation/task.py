@@ -12,15 +12,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
 
 from jaxvision import registry
 from jaxvision.augment.views import View
 from jaxvision.data.run_lengths import encode_masks
+from jaxvision.engine.analysis import Analysis, ImageScore, Settings
 from jaxvision.engine.task import Aux, Batch, Context, PyTree, Task
 from jaxvision.ops import to_size
+from jaxvision.segmentation import analysis
 from jaxvision.segmentation.dense_crf import DenseCRF
 from jaxvision.segmentation.original import labels_at_original
+from jaxvision.segmentation.results import LabelMap, LabelMapFiles
 from jaxvision.segmentation.segmentor import Segmentor, labels_of
 from jaxvision.segmentation.windows import slide
 
@@ -192,6 +196,14 @@ class SemanticSegmentationTask(Task):
             ],
         }
 
+    def found(self, sample: Mapping[str, Any], prediction: Prediction) -> LabelMap:
+        """The class of each pixel of the original image."""
+        return LabelMap(map_of(prediction), tuple(self.name_of(i) for i in range(self.num_classes)))
+
+    def result_files(self, folder: epath.Path, *, palette: bool = False) -> LabelMapFiles:
+        """A PNG label map of each image in `labels`, with colours for viewers if `palette`."""
+        return LabelMapFiles(folder, self.found, palette=palette)
+
     def plots(self, results: Mapping[str, Any]) -> dict[str, Callable[[Any], None]]:
         """The confusion matrix of pixels."""
         if "confusion_matrix" not in results:
@@ -230,6 +242,13 @@ class SemanticSegmentationTask(Task):
         if len(shown) < self.num_classes:
             lines.append(f"the {len(shown)} weakest of {self.num_classes} classes")
         return lines
+
+    def analyses(self, settings: Settings) -> Mapping[str, Analysis]:
+        return analysis.analyses(self, settings)
+
+    @property
+    def image_score(self) -> ImageScore | None:
+        return analysis.image_score(self)
 
     def name_of(self, label: int) -> str:
         """The class's name, or its number."""
