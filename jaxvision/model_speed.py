@@ -125,7 +125,9 @@ def compile_programs(name: str, *, batch_size: int, image_size: tuple[int, int],
     rng = np.random.default_rng(0)
     images = jnp.asarray(rng.standard_normal((batch_size, *image_size, 3), np.float32), dtype)
     labels = jnp.asarray(rng.integers(0, CLASSES, batch_size), jnp.int32)
-    variables = _draw(jax.eval_shape(lambda key, x: model.init(key, x, train=False), jax.random.key(0), images))
+    variables = draw_variables(
+        jax.eval_shape(lambda key, x: model.init(key, x, train=False), jax.random.key(0), images)
+    )
     params, collections = variables.pop("params"), variables
     optimizer = optax.sgd(1e-3, momentum=0.9)
 
@@ -172,7 +174,7 @@ def compile_programs(name: str, *, batch_size: int, image_size: tuple[int, int],
     )
 
 
-def _draw(shapes: Any) -> Any:
+def draw_variables(shapes: Any) -> Any:
     """Kernels that keep the signal's size; compiling the initialisers would take longer than the model."""
 
     def draw(name: str, leaf: Any) -> jax.Array:

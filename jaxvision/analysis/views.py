@@ -1,6 +1,7 @@
 """The views of `experiments.analyze`: each looks at one run, config or model, says a few lines and makes pictures."""
 
 import dataclasses
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,12 @@ from jaxtyping import UInt8
 
 from jaxvision import config as configs
 from jaxvision import errors, experiment, registry
-from jaxvision.analysis import embedding, receptive_field
+from jaxvision.analysis import cost, embedding, examined, receptive_field, robustness, runs, trained
 from jaxvision.analysis.gradcam import METHODS, gradcam
 from jaxvision.analysis.learning_rate import learning_rates
 from jaxvision.checking import read_sample
 from jaxvision.data.build import build_source
+from jaxvision.engine.analysis import Findings, Settings, plain
 from jaxvision.errors import SetupError
 from jaxvision.features import POOLED, FeatureExtractor, network_of
 from jaxvision.inference import expand
@@ -42,6 +44,11 @@ class Options:
       count: images at most, of a config's validation part; random images of a receptive field.
       size: height and width of the images of a receptive field.
       examples: training images, where the data are not here.
+      metric: of the comparison of runs, or of robustness.
+      iou: from which on a detection finds an object.
+      score: above which a prediction counts; None: the task's own.
+      only: corruptions; none: all.
+      seed: of the corruptions.
     """
 
     checkpoint: str | None = None
@@ -52,17 +59,14 @@ class Options:
     count: int | None = None
     size: tuple[int, int] | None = None
     examples: int | None = None
+    metric: str | None = None
+    iou: float = 0.5
+    score: float | None = None
+    only: tuple[str, ...] = ()
+    seed: int = 0
 
 
-@dataclasses.dataclass(frozen=True)
-class View:
-    """What came of it: lines for the console, pictures by file name."""
-
-    lines: tuple[str, ...]
-    pictures: Mapping[str, Picture]
-
-
-def view_gradcam(source: str, options: Options) -> View:
+def view_gradcam(source: str, options: Options) -> Findings:
     """Class activation maps of images, and a contact sheet of them."""
     from jaxvision.visualization.sheets import contact_sheet
 
@@ -86,10 +90,10 @@ def view_gradcam(source: str, options: Options) -> View:
     if len(pictures) > 1:
         shown = list(pictures.values())[:SHEET]
         pictures["gradcam.png"] = contact_sheet(shown, largest=700)
-    return View(tuple(lines), pictures)
+    return Findings(tuple(lines), pictures=pictures)
 
 
-def view_features(source: str, options: Options) -> View:
+def view_features(source: str, options: Options) -> Findings:
     """PCA and t-SNE of features, coloured by class: of a folder for each class, or of the config's validation part."""
     from jaxvision.visualization.canvas import render
     from jaxvision.visualization.embedding import embedding_figure
@@ -107,10 +111,10 @@ def view_features(source: str, options: Options) -> View:
         f"the nearest other image has the same class for {agreement:.1%} (by chance {chance:.1%})",
     )
     figure = embedding_figure(planes, np.asarray(labels), names, f"Features: {extract.about}")
-    return View(lines, {"features.png": render(figure)})
+    return Findings(lines, pictures={"features.png": render(figure)})
 
 
-def view_learning_rate(source: str, options: Options) -> View:
+def view_learning_rate(source: str, options: Options) -> Findings:
     """The learning rate of every group of parameters over the run, warm-up included."""
     from jaxvision.visualization.canvas import render
     from jaxvision.visualization.learning_rate import learning_rate_figure
@@ -126,10 +130,10 @@ def view_learning_rate(source: str, options: Options) -> View:
         f"Learning rate: {Path(source).name}, {config.schedule.learning_rate.name}, {config.schedule.optimizer.name}"
     )
     figure = learning_rate_figure(found.steps, groups, found.steps_per_epoch, found.warmup_steps, title)
-    return View(tuple(lines), {"learning_rate.png": render(figure)})
+    return Findings(tuple(lines), pictures={"learning_rate.png": render(figure)})
 
 
-def view_receptive_field(source: str, options: Options) -> View:
+def view_receptive_field(source: str, options: Options) -> Findings:
     """Theoretical and effective receptive field of each level, or of the layers that are named."""
     from jaxvision.visualization.canvas import render
     from jaxvision.visualization.receptive_field import receptive_field_figure
@@ -157,16 +161,84 @@ def view_receptive_field(source: str, options: Options) -> View:
         boxes.append(_box(network, variables, layer, fields[layer], size, channels))
     name = f"{Path(source).name}, images of {size[0]}x{size[1]}"
     figure = receptive_field_figure(heats, titles, boxes, receptive_field.THRESHOLD, name)
-    return View(tuple(lines), {"receptive_field.png": render(figure)})
+    return Findings(tuple(lines), pictures={"receptive_field.png": render(figure)})
 
 
-VIEWS: Mapping[str, Callable[[str, Options], View]] = {
+def view_told(view: str) -> Callable[[str, Options], Findings]:
+    """A view that the direction of the model offers."""
+
+    def show(source: str, options: Options) -> Findings:
+        return trained.told(_examined(source, options), view, Settings(options.iou, options.score))
+
+    return show
+
+
+def view_worst(source: str, options: Options) -> Findings:
+    """The images with the worst predictions."""
+    whole = dataclasses.replace(options, count=None)
+    return trained.worst(_examined(source, whole), options.count or trained.WORST)
+
+
+def view_robustness(source: str, options: Options) -> Findings:
+    """The metric under common corruptions."""
+    return robustness.robustness(_examined(source, options), options.metric, options.only, options.seed)
+
+
+def view_runs(sources: Sequence[str], options: Options) -> Findings:
+    """Runs over each other."""
+    return runs.compare(sources, options.metric)
+
+
+def view_cost(sources: Sequence[str], options: Options) -> Findings:
+    """Parameters, operations and times."""
+    return cost.costs(sources)
+
+
+VIEWS: Mapping[str, Callable[[str, Options], Findings]] = {
     "gradcam": view_gradcam,
     "features": view_features,
     "learning_rate": view_learning_rate,
     "receptive_field": view_receptive_field,
+    **{view: view_told(view) for view in ("classes", "confusion", "errors", "precision_recall")},
+    "worst": view_worst,
+    "robustness": view_robustness,
 }
-"""Name -> view; a new one is a function and a row."""
+"""Name -> view of one source; a new one is a function and a row, or what tasks offer under a new name."""
+TOGETHER: Mapping[str, Callable[[Sequence[str], Options], Findings]] = {"runs": view_runs, "cost": view_cost}
+"""Name -> view of all sources at once."""
+
+
+def analyze(
+    sources: Sequence[str], view: str, options: Options, output: Path, say: Callable[[str], None] = print
+) -> None:
+    """Says what a view tells, and writes its pictures and `VIEW.json` into a folder, or one each of several sources.
+
+    Raises:
+      UserError: what the view cannot be made of.
+    """
+    if view in TOGETHER:
+        _write(TOGETHER[view](sources, options), view, output, say)
+        return
+    for source in sources:
+        _write(VIEWS[view](source, options), view, output / Path(source).name if len(sources) > 1 else output, say)
+
+
+def _write(found: Findings, view: str, folder: Path, say: Callable[[str], None]) -> None:
+    from jaxvision.visualization.canvas import save_picture
+
+    say("\n".join(found.lines))
+    for name, picture in found.pictures.items():
+        save_picture(picture, folder / name)
+    written = list(found.pictures)
+    if found.json is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{view}.json").write_text(json.dumps(plain(found.json), indent=2) + "\n", encoding="utf-8")
+        written.append(f"{view}.json")
+    say(f"wrote {', '.join(written)} to {folder}")
+
+
+def _examined(source: str, options: Options) -> examined.Examined:
+    return examined.examine(source, options.checkpoint, options.count)
 
 
 def _inputs(options: Options, view: str) -> list[str]:

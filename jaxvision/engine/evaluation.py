@@ -27,7 +27,7 @@ class Evaluator:
       preprocess: device transforms of evaluation.
       dtype: compute dtype of the precision policy.
       total_steps: length of the run, for `ctx`.
-      examples: number of samples whose predictions are kept, for pictures.
+      examples: number of samples whose predictions are kept, for pictures; of each batch, where `on_example` gets them.
 
     Attributes:
       examples: (index, prediction without the batch's axis) of the first samples of the last call, as numpy arrays.
@@ -92,6 +92,7 @@ class Evaluator:
         variables: Mapping[str, PyTree],
         batches: Iterable[Mapping[str, jax.Array]],
         on_batch: Callable[[int], None] = lambda count: None,
+        on_example: Callable[[int, PyTree], None] | None = None,
     ) -> dict[str, Any]:
         """Runs over placed batches; every process must bring the same number of them.
 
@@ -99,6 +100,7 @@ class Evaluator:
           variables: what `task.predict` takes, replicated.
           batches: device batches of `Parallel.place`.
           on_batch: called with the number of finished batches.
+          on_example: gets (index, prediction) of each sample once, as `examples` has them, which then stay empty.
 
         Returns:
           {name: float or array} of all metrics; names must differ between metrics.
@@ -109,11 +111,14 @@ class Evaluator:
         rows: list[PyTree] = []
         carry: PyTree = None
         self.examples = []
+        handed: set[int] = set()
         for count, batch in enumerate(batches, 1):
             if count == 1:
                 (carry,) = self._init_carry(batch, key)
             sums, selected, carry, shown = self._step(variables, batch, carry, key)
-            if len(self.examples) < self._wanted:
+            if on_example is not None:
+                _hand_out(self.parallel.gather(shown), handed, on_example)
+            elif len(self.examples) < self._wanted:
                 self._keep(self.parallel.gather(shown))
             waiting.append(sums)
             if selected:
@@ -148,6 +153,14 @@ class Evaluator:
             index = int(shown["index"][row])
             if index not in known and len(self.examples) < self._wanted:
                 self.examples.append((index, jax.tree.map(lambda x, row=row: x[row], shown["predictions"])))
+
+
+def _hand_out(shown: PyTree, handed: set[int], on_example: Callable[[int, PyTree], None]) -> None:
+    for row in np.flatnonzero(shown["valid"]):
+        index = int(shown["index"][row])
+        if index not in handed:
+            handed.add(index)
+            on_example(index, jax.tree.map(lambda x, row=row: x[row], shown["predictions"]))
 
 
 def _prepared(batch: Batch, key: jax.Array, preprocess: Preprocess | None) -> Batch:

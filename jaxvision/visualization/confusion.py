@@ -29,8 +29,8 @@ def plot_confusion(matrix: Num[np.ndarray, "c c"], class_names: Sequence[str], o
     save_figure(confusion_figure(matrix, class_names), out)
 
 
-def confusion_figure(matrix: Num[np.ndarray, "c c"], class_names: Sequence[str]) -> Figure:
-    """The figure that `plot_confusion` writes."""
+def confusion_figure(matrix: Num[np.ndarray, "c c"], class_names: Sequence[str], title: str | None = None) -> Figure:
+    """The figure that `plot_confusion` writes; without a `title` it says the share that is right."""
     matrix = np.asarray(matrix)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.shape[0] == 0:
         raise ValueError(f"expected a square confusion matrix [C, C], not shape {matrix.shape}")
@@ -63,8 +63,9 @@ def confusion_figure(matrix: Num[np.ndarray, "c c"], class_names: Sequence[str])
     bar.tick_params(labelsize=8, colors=palette.FAINT)
     bar.spines["outline"].set_visible(False)
     figure.text(
-        left / width, 1 - 18 / height, _title(matrix), fontsize=11, fontweight="bold", color=palette.TEXT, va="top"
-    )
+        left / width, 1 - 18 / height, _title(matrix) if title is None else title, fontsize=11, fontweight="bold",
+        color=palette.TEXT, va="top", parse_math=False,
+    )  # fmt: skip
     return figure
 
 

@@ -6,7 +6,7 @@ The input are the records that a run writes to `metrics.jsonl`:
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -55,8 +55,8 @@ def plot_curves(records: Iterable[Mapping[str, Any]], out: Path) -> None:
 def curves_figure(records: Iterable[Mapping[str, Any]]) -> Figure:
     """The figure that `plot_curves` writes."""
     records = list(records)
-    panels = _series(records)
-    epochs_per_step = _epochs_per_step(records)
+    panels = series_of(records)
+    epochs_per_step = epochs_per_step_of(records)
     columns = max(1, min(COLUMNS, len(panels)))
     rows = max(1, math.ceil(len(panels) / columns))
     figure = new_figure(columns * PANEL_WIDTH, rows * PANEL_HEIGHT)
@@ -99,7 +99,7 @@ def best_point(name: str, series: Series) -> int | None:
     return None
 
 
-def _series(records: list[Mapping[str, Any]]) -> dict[str, dict[str, Series]]:
+def series_of(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Series]]:
     """Records -> {metric: {"train" or "eval": (steps, values)}}, the telling metrics first."""
     points: dict[str, dict[str, dict[int, float]]] = {}
     for record in records:
@@ -117,7 +117,8 @@ def _series(records: list[Mapping[str, Any]]) -> dict[str, dict[str, Series]]:
     }
 
 
-def _epochs_per_step(records: list[Mapping[str, Any]]) -> float | None:
+def epochs_per_step_of(records: Sequence[Mapping[str, Any]]) -> float | None:
+    """None where the records do not say."""
     for record in reversed(records):
         if record.get("epoch") and record["step"] > 0:
             return record["epoch"] / record["step"]

@@ -1,5 +1,7 @@
 """A heat map over an image: where a network looked."""
 
+import math
+
 import matplotlib
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -31,9 +33,10 @@ def draw_heatmap(
     own = placed(heat, picture.shape[:2], shown.shape[:2], to_original)
     under = overlay(shown, own)
     height, width = shown.shape[:2]
-    paper, pen = blank(2 * width + 3 * MARGIN, height + TITLE + MARGIN)
     face = font(15, bold=True)
-    line = shorten(title, 2 * width + MARGIN, face)
+    room = max(2 * width + MARGIN, min(LARGEST, math.ceil(face.getlength(title))))
+    paper, pen = blank(room + 2 * MARGIN, height + TITLE + MARGIN)
+    line = shorten(title, room, face)
     pen.text((MARGIN, TITLE / 2 + 1), line, palette.TEXT, face, anchor="lm")
     paper.paste(Image.fromarray(shown), (MARGIN, TITLE))
     paper.paste(Image.fromarray(under), (2 * MARGIN + width, TITLE))

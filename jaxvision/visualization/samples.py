@@ -4,6 +4,7 @@ Objects (boxes, rotated boxes, masks, keypoints, texts), the semantic and the pa
 none hides another. Tiny images are enlarged with visible pixels, large ones shrunk; marks and letters keep their size.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ SMALLEST_FRAME, LARGEST_FRAME = 256, 288
 """That of a frame of a clip."""
 FRAMES = 6
 """Frames that are shown of a clip, at even distances from the first to the last."""
-_MARGIN = 64  # shorter side of a panel, at least
+_MARGIN = 160  # shorter side of a panel, at least: names need room beside thin images
 _GAP = 8
 _TITLE = 26
 _IGNORED = 255
@@ -280,22 +281,24 @@ def _stack(picture: np.ndarray, below: Sequence[np.ndarray], nameless: int = 0) 
         paper, pen = blank(picture.shape[1], 20)
         text = f"{nameless} {'name is' if nameless == 1 else 'names are'} left out"
         face = font(12)
-        pen.text((1, 10), shorten(text, picture.shape[1] - 2, face), palette.FAINT, face, anchor="lm")
+        pen.text((1, 10), text, palette.FAINT, face, anchor="lm")
         parts.append(np.asarray(paper))
     return np.concatenate(parts)
 
 
 def panels(pictures: Sequence[np.ndarray], names: Sequence[str]) -> np.ndarray:
-    """Panels side by side, each under its name."""
-    head = 20 if names else 0
-    width = sum(panel.shape[1] for panel in pictures) + _GAP * (len(pictures) - 1)
+    """Panels side by side, each under its name, which thin ones leave room for."""
+    head, face = 20 if names else 0, font(12)
+    needed = [math.ceil(face.getlength(name)) + 2 for name in names] or [0] * len(pictures)
+    widths = [max(panel.shape[1], least) for panel, least in zip(pictures, needed, strict=True)]
+    width = sum(widths) + _GAP * (len(pictures) - 1)
     paper, pen = blank(width, head + max(panel.shape[0] for panel in pictures))
-    left, face = 0, font(12)
+    left = 0
     for i, panel in enumerate(pictures):
         if names:
-            pen.text((left + 1, head / 2), shorten(names[i], panel.shape[1], face), palette.FAINT, face, anchor="lm")
+            pen.text((left + 1, head / 2), names[i], palette.FAINT, face, anchor="lm")
         paper.paste(Image.fromarray(panel), (left, head))
-        left += panel.shape[1] + _GAP
+        left += widths[i] + _GAP
     return np.asarray(paper).copy()
 
 

@@ -15,6 +15,7 @@ SMALLEST, LARGEST = 240, 480
 """Longer side of a panel in pixels."""
 IGNORED = 255
 BACKGROUND = "background"
+ERROR = palette.rgb(palette.BLACK)
 TAG_ROOM = 14.0
 """Pixels from the edge of a region within which its name is not written."""
 
@@ -57,7 +58,7 @@ def draw_semantic(
         told = f"errors: {1 - right:.1%}" if known.any() else "errors: no truth"
         wrong = errors(shown, maps[1] != maps[0], maps[0] == IGNORED)
         picture = panels([shown, *drawn, wrong], ["image", "truth", "prediction", told])
-        entries.append((palette.rgb(palette.WRONG), "wrong"))
+        entries.append((ERROR, "wrong"))
         if not known.all():
             entries.append(((200, 200, 200), "ignored"))
     return np.concatenate([picture, legend(entries, picture.shape[1])])
@@ -84,10 +85,10 @@ def tinted(
 def errors(
     picture: UInt8[np.ndarray, "h w 3"], wrong: Bool[np.ndarray, "h w"], ignored: Bool[np.ndarray, "h w"]
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The pale grey picture with its wrong pixels in one dark hue: apart also without colours."""
+    """The pale grey picture with its wrong pixels in black, which no class has."""
     grey = picture.astype(np.float32).mean(axis=2, keepdims=True) * 0.35 + 160
     marks = Marks(np.broadcast_to(grey, picture.shape).astype(np.uint8))
-    marks.fill(wrong & ~ignored, palette.rgb(palette.WRONG), 0.75, edge=False)
+    marks.fill(wrong & ~ignored, ERROR, 0.8, edge=False)
     marks.hatch(ignored)
     return marks.finish()
 

@@ -76,7 +76,7 @@ def test_the_map_of_a_class_token_is_that_of_the_last_blocks_first_norm():
         return layers.Dense(5).apply({"params": params["head"]}, x[:, 0])
 
     for image, result in zip(some_images(3), results, strict=True):
-        resized = infer._batch([infer._read(image)])["image"][:1].astype(np.float32) / 255
+        resized = infer.batch([image])["image"][:1].astype(np.float32) / 255
         own = Tokens().apply({"params": params["backbone"]}, resized, capture_intermediates=True)[1]["intermediates"]
         x, y = own["blocks_0"]["__call__"][0], own["blocks_1"]["norm1"]["__call__"][0]
         gradient = jax.grad(lambda y, x=x, label=result.prediction["label"]: from_norm(y, x)[0, label])(y)

@@ -27,7 +27,7 @@ def one_thread():
 
 def test_the_command_knows_every_view():
     parser = {action.dest: action for action in command._parser()._actions}
-    assert set(command.VIEWS) == set(views.VIEWS) and tuple(parser["method"].choices) == METHODS
+    assert set(command.VIEWS) == set(views.VIEWS) | set(views.TOGETHER) and tuple(parser["method"].choices) == METHODS
 
 
 def rates_of(*overrides, **arguments):
