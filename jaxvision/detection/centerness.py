@@ -92,9 +92,9 @@ class CenternessHead(nn.Module):
             code = bbox_reg(of_box)
             code = Factor(name=f"scales_{i}")(code) if self.factors else code
             middle = bbox_ctrness(of_box if self.centerness_with_boxes else of_class)
-            logits.append(cls_logits(of_class).reshape(len(x), -1, self.num_classes))
-            codes.append(code.reshape(len(x), -1, 4))
-            quality.append(middle.reshape(len(x), -1))
+            logits.append(cls_logits(of_class).reshape(x.shape[0], -1, self.num_classes))
+            codes.append(code.reshape(x.shape[0], -1, 4))
+            quality.append(middle.reshape(x.shape[0], -1))
         return tuple(logits), tuple(codes), tuple(quality)
 
 

@@ -303,7 +303,7 @@ class DeformableDETR(nn.Module):
         memory = self.encoder(cells, flatten(position).astype(cells.dtype), shares, shapes, seen, train=train)
 
         embedding = self.query_embedding.astype(memory.dtype)[None]
-        query, x = jnp.split(jnp.broadcast_to(embedding, (len(memory), *embedding.shape[1:])), 2, axis=-1)
+        query, x = jnp.split(jnp.broadcast_to(embedding, (memory.shape[0], *embedding.shape[1:])), 2, axis=-1)
         around = jax.nn.sigmoid(self.reference_points_fc(query).astype(jnp.float32))
         logits, boxes = self.decoder(x, query, around, self.head, memory, shares, shapes, seen, train=train)
         return {"logits": logits, "boxes": boxes}

@@ -222,7 +222,8 @@ class DETR(nn.Module):
         position = layers.sine_position_embedding(real, x.shape[-1]).astype(x.dtype)
         cells, position, seen = (flatten({"": value}) for value in (x, position, real))
         memory = self.encoder(cells, position, seen, train=train)
-        query = jnp.broadcast_to(self.query_embedding.astype(x.dtype)[None], (len(images), *self.query_embedding.shape))
+        query = self.query_embedding.astype(x.dtype)[None]
+        query = jnp.broadcast_to(query, (images.shape[0], *query.shape[1:]))
         logits, boxes = self.head(self.decoder(query, memory, position, seen, train=train))
         return {"logits": logits, "boxes": boxes}
 

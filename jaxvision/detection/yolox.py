@@ -73,8 +73,8 @@ class YOLOXHead(nn.Module):
             logits = layers.Conv(self.num_classes, 1, bias_init=start, name=f"conv_cls_{i}")(of_class)
             codes = layers.Conv(4, 1, name=f"conv_reg_{i}")(of_box)
             objectness = layers.Conv(1, 1, bias_init=start, name=f"conv_obj_{i}")(of_box)
-            rows = (logits.reshape(len(x), -1, self.num_classes), codes.reshape(len(x), -1, 4))
-            said.append((*rows, objectness.reshape(len(x), -1)))
+            rows = (logits.reshape(x.shape[0], -1, self.num_classes), codes.reshape(x.shape[0], -1, 4))
+            said.append((*rows, objectness.reshape(x.shape[0], -1)))
         logits_of, codes_of, objectness_of = zip(*said, strict=True)
         return logits_of, codes_of, objectness_of
 

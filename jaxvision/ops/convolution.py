@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -59,7 +60,7 @@ def convolve(
         )
 
     taps, channels, features = math.prod(kernel.shape[:2]), x.shape[3], kernel.shape[3]
-    if math.prod(x.shape) < LARGE:
+    if _elements(x) < LARGE:
         return dense(x, kernel)
     extent = [1 + (size - 1) * step for size, step in zip(kernel.shape[:2], dilation, strict=True)]
     pads = jax.lax.padtype_to_pads(x.shape[1:3], extent, strides, padding) if isinstance(padding, str) else padding
@@ -112,6 +113,11 @@ def dilated_by_taps(
         behind = (size[0] - row - height, size[1] - column - width)
         total = total + jnp.pad(part, ((0, 0), (row, behind[0]), (column, behind[1]), (0, 0)))
     return total.astype(dtype)
+
+
+def _elements(x: Array) -> int:
+    """Of an array; where it is exported for batches of any size, of one image."""
+    return math.prod(side for side in x.shape if not jax.export.is_symbolic_dim(side))
 
 
 def _exact(dtype: jnp.dtype) -> jnp.dtype:

@@ -57,7 +57,7 @@ def deform_conv2d(
     if mask is not None:
         factors = jnp.swapaxes(mask.astype(jnp.float32).reshape(batch, *out, moving, taps), 3, 4)
         weights = weights * factors[..., None]
-    image = np.arange(batch, dtype=np.int32).reshape(-1, 1, 1, 1, 1, 1) * (height * width)
+    image = jnp.arange(batch, dtype=jnp.int32).reshape(-1, 1, 1, 1, 1, 1) * (height * width)
     index = (index + image) * moving + np.arange(moving, dtype=np.int32).reshape(1, 1, 1, 1, -1, 1)
     read = weighted_gather(jnp.reshape(x, (-1, channels // moving)), index.reshape(-1, 4), weights.reshape(-1, 4))
     # One plain product per group: XLA multiplies slowly on CPU where the group is an inner axis.

@@ -40,7 +40,7 @@ def deformable_attention(
             "heads and levels differ"
         )
     queries, taps = weights.shape[1], 4 * len(shapes) * weights.shape[4]
-    image = np.arange(batch, dtype=np.int32)[:, None, None, None, None] * pixels
+    image = jnp.arange(batch, dtype=jnp.int32)[:, None, None, None, None] * pixels
     head = np.arange(heads, dtype=np.int32)[None, None, :, None, None]
     indices, factors = [], []
     for level, (height, width) in enumerate(shapes):

@@ -8,6 +8,7 @@ and 0.45 s for the gradient. An einsum over the gathered rows takes 1.5 s and 80
 import math
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -46,7 +47,7 @@ def _apart(values: Array, index: Array, weights: Array) -> Float[Array, "n c"]:
     that follows (a deformable convolution takes three times as long); barriers are gone when it fuses.
     """
     n = index.shape[0]
-    if n * index.shape[1] * values.shape[1] < _UPDATES:
+    if not jax.export.is_symbolic_dim(n) and n * index.shape[1] * values.shape[1] < _UPDATES:
         return sum_taps(values, index, weights)
     blocks = next((k for k in range(2, 9) if n % k == 0), 2)
     padding = ((0, -n % blocks), (0, 0))

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -97,7 +98,7 @@ def multilevel_roi_align(
     bins = _check(maps, boxes, batch_index, spatial_scales, output_size)
     if levels is None:
         levels = assign_levels(boxes, len(maps), first_level=round(-math.log2(spatial_scales[0])))
-    if len(boxes) == 0:
+    if boxes.shape[0] == 0:
         return jnp.zeros((0, *bins, maps[0].shape[-1]), maps[0].dtype)
     places = _places(maps, boxes, batch_index, levels, spatial_scales, bins, sampling_ratio, aligned, max_samples)
     tables = [jnp.reshape(x, (-1, x.shape[-1])) for x in maps]
@@ -105,7 +106,7 @@ def multilevel_roi_align(
     if sampling_ratio <= 0:
         return _adaptive(bins, table, places).astype(table.dtype)
     index, weights = _taps(places, bins, 0, sampling_ratio**2)
-    return weighted_gather(table, index, weights).reshape(len(boxes), *bins, -1)
+    return weighted_gather(table, index, weights).reshape(boxes.shape[0], *bins, -1)
 
 
 def assign_levels(
@@ -164,7 +165,7 @@ def _check(
         raise ValueError(
             f"roi_align got maps of shapes {[x.shape for x in maps]}; it takes [B, H, W, C], B and C alike"
         )
-    if min(min(x.shape) for x in maps) < 1:
+    if any(side < 1 for x in maps for side in x.shape):
         raise ValueError(f"roi_align got maps of shapes {[x.shape for x in maps]}; none may be empty")
     if boxes.ndim != 2 or boxes.shape[1] != 4 or batch_index.shape != boxes.shape[:1]:
         raise ValueError(
@@ -190,11 +191,12 @@ def _places(
     aligned: bool,
     max_samples: int | None,
 ) -> _Places:
-    heights, widths, pixels = (np.array(values, np.int32) for values in zip(*map(_extent, maps), strict=True))
-    starts = np.concatenate([[0], np.cumsum(pixels)[:-1]]).astype(np.int32)
+    heights, widths = (np.array([x.shape[axis] for x in maps], np.int32) for axis in (1, 2))
+    starts = np.concatenate([[0], np.cumsum(heights * widths)[:-1]]).astype(np.int32)
     levels = jnp.clip(levels, 0, len(maps) - 1)
     height, width, first = (jnp.take(jnp.asarray(values), levels) for values in (heights, widths, starts))
-    image = jnp.clip(batch_index.astype(jnp.int32), 0, maps[0].shape[0] - 1)
+    images = maps[0].shape[0]
+    image = jnp.clip(batch_index.astype(jnp.int32), 0, images - 1)
     boxes = jax.lax.stop_gradient(boxes).astype(jnp.float32)
     scaled = boxes * jnp.take(jnp.asarray(np.array(scales, np.float32)), levels)[:, None]
     corners, sides = scaled - (0.5 if aligned else 0.0), scaled[:, 2:] - scaled[:, :2]
@@ -208,12 +210,9 @@ def _places(
         known = jnp.all(jnp.isfinite(scaled), axis=1)
         rows, columns = (jnp.clip(jnp.where(known, jnp.ceil(n), 0.0), 0, limit).astype(jnp.int32) for n in each)
         samples = rows, columns
-    return _Places(first + image * height * width, (height, width), (corners[:, 1], corners[:, 0]), each, samples)
-
-
-def _extent(features: Array) -> tuple[int, int, int]:
-    batch, height, width = features.shape[:3]
-    return height, width, batch * height * width
+    return _Places(
+        first * images + image * height * width, (height, width), (corners[:, 1], corners[:, 0]), each, samples
+    )
 
 
 def _taps(places: _Places, bins: tuple[int, int], first: Array | int, count: int) -> tuple[Array, Array]:
@@ -287,10 +286,12 @@ _adaptive.defvjp(_adaptive_forward, _adaptive_backward)
 def _blocks(places: _Places, bins: tuple[int, int]) -> tuple[Int[Array, " r"], _Places]:
     """Boxes by falling number of samples, and their places as [blocks, boxes of one block]; the last one repeats."""
     number = places.start.shape[0]
-    boxes = min(number, max(1, _BINS // (bins[0] * bins[1])))
+    boxes = max(1, _BINS // (bins[0] * bins[1]))
+    boxes = boxes if jax.export.is_symbolic_dim(number) else min(number, boxes)
+    count = -(-number // boxes)
     order = jnp.argsort(places.samples[0] * places.samples[1], descending=True).astype(jnp.int32)
-    padded = jnp.pad(order, (0, -number % boxes), mode="edge")
-    return order, jax.tree.map(lambda values: values[padded].reshape(-1, boxes), places)
+    padded = order[jnp.minimum(jnp.arange(count * boxes, dtype=jnp.int32), number - 1)]
+    return order, jax.tree.map(lambda values: values[padded].reshape(count, boxes), places)
 
 
 def _turns(block: _Places) -> Int[Array, ""]:
