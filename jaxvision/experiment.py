@@ -134,8 +134,13 @@ def prepare(config: Any) -> Parallel:
     return devices
 
 
-def build(config: Any, devices: Parallel | None = None) -> Experiment:
+def build(config: Any, devices: Parallel | None = None, data: Data | None = None) -> Experiment:
     """Builds everything that a config describes; nothing is trained and no file is written.
+
+    Args:
+      config: completed.
+      devices: in place of those that it names, for a process that is ready for them (`prepare`).
+      data: in place of those that it names.
 
     Raises:
       SetupError: parts that contradict each other; the text names the keys.
@@ -145,7 +150,8 @@ def build(config: Any, devices: Parallel | None = None) -> Experiment:
     with errors.setup():
         check_batch_size(config.data.batch_size, devices.shares, schedule.accumulate)
         check_batch_size(config.data.eval_batch_size or config.data.batch_size, devices.shares, name=EVAL_BATCH_SIZE)
-        data = build_data(config.data, config.seed, jax.process_index(), jax.process_count())
+        if data is None:
+            data = build_data(config.data, config.seed, jax.process_index(), jax.process_count())
         task = build_task(config, class_names=data.class_names, num_classes=data.num_classes)
     total_steps = length_of(schedule, data.train.steps_per_epoch)
     with errors.setup():
