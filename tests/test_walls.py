@@ -25,6 +25,7 @@ LEVELS = (
         "experiment",
         "training",
         "benchmark",
+        "model_index",
         "model_speed",
         "inference",
         "loading",

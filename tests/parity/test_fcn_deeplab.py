@@ -13,7 +13,7 @@ from jaxvision.segmentation.deeplab_v2 import DeepLabV2
 from jaxvision.segmentation.fcn_skips import FCNSkips
 from jaxvision.trees import flatten
 from tests.conftest import strict
-from tests.parity.torch_weights import load_tool
+from tests.parity.torch_weights import error, load_tool
 
 pytestmark = pytest.mark.parity
 torch = pytest.importorskip("torch")
@@ -243,10 +243,9 @@ def test_logits_equal_the_torch_form(name, unoptimized):
     variables = variables_of(model, network, ours)
     with strict():
         found = jax.jit(model.apply)(variables, ours)["logits"]
-    assert found.shape == theirs.shape
-    error = np.linalg.norm(np.asarray(found) - theirs) / np.linalg.norm(theirs[0] - theirs[1]) / np.sqrt(2)
-    print(name, f"{error:.1e}", "of the part that depends on the image")
-    assert error < 1e-4
+    difference = error(found, theirs)
+    print(name, f"{difference:.1e}", "of the part that depends on the image")
+    assert difference < 1e-4
 
 
 def test_a_classifiers_file_fills_the_convolutions_and_the_hidden_layers(tmp_path):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import jaxvision as jv
+from tests.parity.recording import measured
 
 
 def load_tool(name):
@@ -29,6 +30,8 @@ def load_tool(name):
 def load_golden(name):
     """The golden fixture `name` and the module that reads it."""
     golden = load_tool("golden")
+    if not hasattr(golden.compare, "__wrapped__"):
+        golden.compare = measured(golden.compare)
     return golden, golden.load(Path(golden.__file__).parent / "golden" / f"{name}.npz")
 
 
@@ -102,6 +105,7 @@ def nchw(x):
     return np.moveaxis(np.asarray(x), -1, 1)
 
 
+@measured
 def error(ours, theirs):
     """Relative to the part of the reference's output that depends on the input: || theirs[0] - theirs[1] ||."""
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
@@ -110,6 +114,7 @@ def error(ours, theirs):
     return np.linalg.norm(ours - theirs) / per_image
 
 
+@measured
 def relative(ours, theirs):
     """|| ours - theirs || / || theirs ||."""
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
