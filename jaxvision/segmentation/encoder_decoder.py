@@ -21,8 +21,6 @@ from jaxvision.registry import hint
 from jaxvision.segmentation.keys import with_backbone
 
 ATTENTIONS = ("scse",)
-FINEST_FIRST = ("c1", "c2", "c3", "c4", "c5")
-"""The levels that most of these networks take, of the strides 2 ... 32."""
 
 kaiming_uniform_fan_in = nn.initializers.variance_scaling(2.0, "fan_in", "uniform")
 """Of the convolutions of all decoders but DeepLab's."""
